@@ -1,0 +1,2 @@
+//! The published wire: protocol buffers of containerd's gRPC and ttrpc services.
+#![forbid(unsafe_code)]

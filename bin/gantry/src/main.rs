@@ -1,0 +1,3 @@
+//! The command line client.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,3 @@
+//! The process that stays beside a container.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Layer tar streams: reading, compression, whiteouts, safe extraction.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Mount lists: parsing options, mounting and unmounting them.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! OCI image and runtime specifications; building a spec.
+#![forbid(unsafe_code)]

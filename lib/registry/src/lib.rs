@@ -1,0 +1,2 @@
+//! Registry client: resolve, fetch, push; hosts configuration.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The database file: one writer with group commit, readers that never wait.
+#![forbid(unsafe_code)]

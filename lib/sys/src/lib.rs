@@ -1,0 +1,2 @@
+//! System calls: the only crate with unsafe code.
+

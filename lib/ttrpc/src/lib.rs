@@ -1,0 +1,2 @@
+//! The shim protocol's framing, both ends.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Content store on a local file system.
+#![forbid(unsafe_code)]

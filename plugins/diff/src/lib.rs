@@ -1,0 +1,2 @@
+//! Applies layers to snapshots and computes layers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The event exchange: publish, forward, subscribe.
+#![forbid(unsafe_code)]

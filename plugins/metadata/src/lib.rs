@@ -1,0 +1,2 @@
+//! Namespaced transactional store of records; leases; garbage collection.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Bundles, shims and tasks, seen from the daemon.
+#![forbid(unsafe_code)]

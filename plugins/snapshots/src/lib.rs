@@ -1,0 +1,2 @@
+//! Snapshot drivers: overlayfs, native.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The gRPC wire, both ends, one folder per service.
+#![forbid(unsafe_code)]

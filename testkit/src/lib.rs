@@ -1,0 +1,2 @@
+//! Contract suites, fakes, fixtures, and a daemon to start and stop in tests.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Whole-system tests against a running daemon.
+#![forbid(unsafe_code)]
