@@ -1,0 +1,81 @@
+//! One test function: a process has one reaper, and these need to be it in turn.
+
+use std::fs::File;
+use std::io::Read;
+
+use super::*;
+use crate::process::{Spawn, pipe};
+
+/// Starts a shell that leaves `script` running as an orphan, and returns the orphan's pid.
+async fn orphan(script: &str) -> i32 {
+    let (ours, theirs) = pipe().unwrap();
+    let line = format!("sh -c '{script}' >/dev/null & echo $!");
+    let parent = Spawn::new("/bin/sh").arg("-c").arg(line).stdout(theirs).spawn().unwrap();
+    let mut text = String::new();
+    File::from(ours).read_to_string(&mut text).unwrap();
+    assert!(parent.wait_async().await.unwrap().status.success());
+    text.trim().parse().unwrap()
+}
+
+fn exists(pid: i32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+async fn gone(pid: i32) {
+    while exists(pid) {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orphans_are_reaped_and_registered_ones_report() {
+    let reaper = Reaper::new().unwrap();
+    assert_eq!(Reaper::new().unwrap_err().kind(), gantry_core::ErrorKind::FailedPrecondition);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let run = tokio::task::spawn_blocking(move || {
+        tokio::runtime::Handle::current().block_on(reaper.run(async {
+            drop(stopped.await);
+        }))
+    });
+
+    // A stranger just vanishes.
+    let pid = orphan("exit 1").await;
+    gone(pid).await;
+
+    // One that is registered while it runs reports its end.
+    let expectation = Expectation::begin();
+    let pid = orphan("sleep 1000; exit 1").await;
+    let follow = expectation.register(pid).unwrap();
+    assert!(follow.try_wait().unwrap().is_none());
+    follow.kill(libc::SIGUSR1).unwrap();
+    assert_eq!(follow.wait_async().await.unwrap().status.signal(), Some(libc::SIGUSR1));
+
+    // One that ended before it was registered too.
+    let pid = orphan("exit 42").await;
+    gone(pid).await;
+    let follow = expectation.register(pid).unwrap();
+    assert_eq!(follow.wait_async().await.unwrap().status.code(), Some(42));
+    assert_eq!(follow.kill(9).unwrap_err().kind(), gantry_core::ErrorKind::NotFound);
+    drop(expectation);
+
+    // Nothing was expected, so nothing was kept.
+    let pid = orphan("exit 43").await;
+    gone(pid).await;
+    let error = Expectation::begin().register(pid).unwrap_err();
+    assert_eq!(error.kind(), gantry_core::ErrorKind::NotFound);
+
+    // Children of our own get theirs, however quick they are.
+    for n in 0..200u8 {
+        let child = Spawn::new("/bin/sh").arg("-c").arg(format!("exit {n}")).spawn().unwrap();
+        assert_eq!(child.wait_async().await.unwrap().status.code(), Some(n));
+    }
+
+    // A dropped child leaves no zombie.
+    let child = Spawn::new("/bin/true").spawn().unwrap();
+    let pid = child.pid();
+    drop(child);
+    gone(pid).await;
+
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
