@@ -31,7 +31,6 @@ impl Output {
     }
 
     /// Standard output, after making sure that the program succeeded.
-    #[must_use]
     pub fn expect_success(self, what: &str) -> String {
         assert!(self.success(), "{what} failed with {}:\n{}{}", self.code, self.stdout, self.stderr);
         self.stdout

@@ -1,2 +1,0 @@
-//! Whole-system tests against a running daemon.
-#![forbid(unsafe_code)]

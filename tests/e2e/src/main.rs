@@ -1,0 +1,23 @@
+//! Whole-system tests: a daemon, its clients, and what they leave behind.
+//!
+//! `GANTRY_E2E_DAEMON` chooses the daemon: `gantryd` (the default), `containerd`, or a path. A story that
+//! is played on ours is played on containerd as well, and both must print the same (`stage.rs`).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    reason = "all of this is tests, and nothing waits for any child"
+)]
+
+mod stage;
+
+mod containers;
+mod content;
+mod events;
+mod images;
+mod leases;
+mod namespaces;
+mod plugins;
+mod run;
+mod snapshots;
+mod tasks;
