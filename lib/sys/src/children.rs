@@ -14,16 +14,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use gantry_core::{Error, Result, ResultExt};
+use gantry_core::{Error, ErrorKind, Result, ResultExt};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
 use crate::descriptor::async_fd;
 use crate::exit::{Exit, ExitStatus};
+use crate::pidfd::{self, kill_error, send_signal};
 
 /// How many exits of unknown children are kept; the oldest go first. Generous: they are kept only
 /// while somebody is about to claim one.
@@ -188,16 +187,15 @@ impl Expectation {
     /// Follows the process `pid`, which became, or is about to become, a child of this process.
     ///
     /// # Errors
-    /// `NotFound` if no such process exists and no exit of it was kept.
+    /// `NotFound` if no such process exists and no exit of it was kept; `InvalidArgument` for a number
+    /// that is no process id.
     pub fn register(&self, pid: i32) -> Result<Follow> {
-        let raw = Pid::from_raw(pid).filter(|pid| pid.as_raw_pid() > 0);
-        let raw = raw.ok_or_else(|| Error::invalid_argument(format!("process id {pid}")))?;
         let mut book = book();
         if let Some(watch) = book.watched().get(&pid).cloned() {
             // Not taken yet, so it is the same process.
             return Ok(Follow { watch, spawned: false });
         }
-        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(io::Error::from);
+        let pidfd = pidfd::open(pid);
         let kept = book.take_unclaimed(pid).filter(|kept| kept.taken >= self.since);
         let (sender, _) = watch::channel(None);
         match (pidfd, kept) {
@@ -226,12 +224,12 @@ impl Expectation {
                 Ok(Follow { watch: Arc::new(Watch { pid, pidfd, exit: sender }), spawned: false })
             }
             (Err(error), None) => {
-                let error = Error::io(error);
-                let error = match error.os_error() {
-                    Some(libc::ESRCH) => error.with_kind(gantry_core::ErrorKind::NotFound),
-                    _ => error,
+                let kind = match error.raw_os_error() {
+                    Some(libc::ESRCH) => ErrorKind::NotFound,
+                    Some(libc::EINVAL) => ErrorKind::InvalidArgument,
+                    _ => ErrorKind::from_io(&error),
                 };
-                Err(error.context(format!("follow process {pid}")))
+                Err(Error::with_source(kind, error).context(format!("follow process {pid}")))
             }
         }
     }
@@ -276,10 +274,7 @@ impl Follow {
         if self.watch.exit.borrow().is_some() {
             return Err(Error::not_found(format!("process {} has ended", self.pid())));
         }
-        send_signal(self.pidfd(), signal).map_err(|error| match error.raw_os_error() {
-            Some(libc::ESRCH) => Error::not_found(format!("process {} has ended", self.pid())),
-            _ => Error::io(error).context(format!("send signal {signal} to process {}", self.pid())),
-        })
+        send_signal(self.pidfd(), signal).map_err(|error| kill_error(error, self.pid(), signal))
     }
 
     /// The exit, if the process has ended.
@@ -303,7 +298,7 @@ impl Follow {
             Ok(None) => Ok(None),
             // A registered process that is not our child yet; its parent is about to end.
             Err(_) if !self.spawned => Ok(None),
-            Err(error) => Err(Error::with_source(gantry_core::ErrorKind::Internal, error)
+            Err(error) => Err(Error::with_source(ErrorKind::Internal, error)
                 .context(format!("exit of process {} was taken by another wait", self.pid()))),
         }
     }
@@ -395,20 +390,6 @@ impl Drop for Follow {
             book.watched().remove(&self.watch.pid);
         }
     }
-}
-
-/// Sends `signal` to the process of `pidfd`.
-///
-/// # Errors
-/// `EINVAL` if there is no such signal; `ESRCH` if the process has ended.
-pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    if !(1..=64).contains(&signal) {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: the signal only travels to the kernel, which accepts 1 to 64; nothing here relies on
-    // it not being one that libc keeps for itself.
-    let signal = unsafe { Signal::from_raw_unchecked(signal) };
-    Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
 /// Takes every exit there is, hands each to whoever follows that pid, and keeps or drops the rest.
