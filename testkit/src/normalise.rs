@@ -1,7 +1,8 @@
 //! The list of what two daemons may print differently, and nothing else is replaced.
 //!
 //! A comparison of two outputs first sends both through [`normalise`]. Only ids that a daemon or client
-//! makes up, times, pids and sizes that depend on the moment are on the list.
+//! makes up, times, pids and sizes that depend on the moment are on the list. What replaces nothing, but is
+//! done as well: labels are sorted, since `ctr` prints them in another order each time.
 
 use std::sync::LazyLock;
 
@@ -43,7 +44,20 @@ pub fn normalise(text: &str) -> String {
     for (pattern, by) in COMPILED.iter() {
         text = pattern.replace_all(&text, *by).into_owned();
     }
-    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| sort_labels(line.trim_end())).collect::<Vec<_>>().join("\n")
+}
+
+/// `line` with the parts of each `a=b,c=d` in it in order.
+fn sort_labels(line: &str) -> String {
+    let sorted = line.split_inclusive([' ', '\t']).map(|word| {
+        let text = word.trim_end();
+        let mut parts: Vec<&str> = text.split(',').collect();
+        if parts.len() > 1 && parts.iter().all(|part| part.contains('=')) {
+            parts.sort_unstable();
+        }
+        parts.join(",") + &word[text.len()..]
+    });
+    sorted.collect()
 }
 
 /// [`normalise`] for a table with a heading: the columns named in `varying` are replaced, rows below the heading
@@ -80,6 +94,11 @@ mod tests {
         let before = r#"2026-01-02 03:04:05.678 +0000 UTC default /tasks/start {"container_id":"web","pid":4242} elapsed: 0.1 s total:  1.1 Mi (5.5 MiB/s) sha256:0123"#;
         let after = r#"<time> default /tasks/start {"container_id":"web","pid":<pid>} elapsed: <time> total: <size> sha256:0123"#;
         assert_eq!(normalise(before), after);
+    }
+
+    #[test]
+    fn labels_come_in_order() {
+        assert_eq!(normalise("web c=d,a=b 1,x"), "web a=b,c=d 1,x");
     }
 
     #[test]

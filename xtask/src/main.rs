@@ -1,3 +1,59 @@
-//! Development commands: demo, test, check, layers, e2e, bench, vm.
+//! Development commands: `cargo xtask demo | test | check | layers | e2e | bench | vm`.
 #![forbid(unsafe_code)]
-fn main() {}
+#![allow(clippy::disallowed_types, reason = "this program starts others and waits for no child but its own")]
+
+mod bench;
+mod check;
+mod demo;
+mod dependencies;
+mod e2e;
+mod layers;
+mod metadata;
+mod programs;
+mod setup;
+mod step;
+mod testing;
+mod vm;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  demo [--online]      a tour of the daemon and the command line, on private directories
+  test [filter]        every test, those that need root included
+  check                format, lints, layers, licences, sources, duplicate versions, documents
+  layers               only the layers of STYLE.md section 1
+  e2e [filter]         the end-to-end suite; GANTRY_E2E_DAEMON chooses the daemon (gantryd, containerd, a path)
+  bench run [--rounds N] [--debug]
+                       `ctr run --rm`: wall and CPU time, against Debian's containerd
+  bench memory         resident memory of daemon and shim
+  vm [filter]          the end-to-end suite on cgroup v2 in a virtual machine
+  setup                only install the Debian packages that the above use
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.split_first() {
+        Some((&"demo", rest)) => demo::demo(rest),
+        Some((&"test", rest)) => testing::test(rest),
+        Some((&"check", [])) => check::check(),
+        Some((&"layers", [])) => layers::layers(),
+        Some((&"e2e", rest)) => e2e::e2e(rest),
+        Some((&"bench", rest)) => bench::bench(rest),
+        Some((&"vm", rest)) => vm::vm(rest),
+        Some((&"setup", [])) => setup::setup(setup::NEEDED),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use gantry_testkit::{busybox_image, root, sha256};
 
-use crate::stage::{BUSYBOX, LATE_COLLECTION, same_on_both, same_on_both_with};
+use crate::stage::{BUSYBOX, same_on_both};
 
 #[test]
 fn content_is_listed_read_labelled_and_deleted() {
@@ -28,8 +28,7 @@ fn content_is_listed_read_labelled_and_deleted() {
 #[test]
 fn content_is_ingested_and_checked() {
     root!();
-    // A blob that nothing refers to is garbage.
-    same_on_both_with(LATE_COLLECTION, |s, _| {
+    same_on_both(|s, _| {
         let text = "some bytes of content\n";
         let digest = sha256(text.as_bytes());
         let mut ingest =

@@ -11,6 +11,7 @@
 
 mod stage;
 
+// What clients do, compared.
 mod containers;
 mod content;
 mod events;
@@ -21,3 +22,16 @@ mod plugins;
 mod run;
 mod snapshots;
 mod tasks;
+
+// What goes wrong.
+mod bad_processes;
+mod client_leaves;
+mod full_disk;
+mod hostile_layers;
+mod pull_faults;
+mod same_root;
+
+// What survives, and what is replaced.
+mod go_client;
+mod kill_nine;
+mod strange_shims;

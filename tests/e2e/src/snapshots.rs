@@ -4,7 +4,7 @@ use std::fs;
 
 use gantry_testkit::root;
 
-use crate::stage::{BUSYBOX, LATE_COLLECTION, Stage, same_on_both, same_on_both_with};
+use crate::stage::{BUSYBOX, Stage, same_on_both};
 
 fn parent(s: &Stage) -> String {
     let names = s.ctr.names(&["snapshots", "ls"]);
@@ -14,7 +14,7 @@ fn parent(s: &Stage) -> String {
 #[test]
 fn snapshots_are_prepared_committed_and_removed() {
     root!();
-    same_on_both_with(LATE_COLLECTION, |s, _| {
+    same_on_both(|s, _| {
         s.import_busybox();
         s.table(&["snapshots", "ls"], &[]);
         let parent = parent(s);
@@ -43,7 +43,7 @@ fn snapshots_are_prepared_committed_and_removed() {
 #[test]
 fn snapshots_are_mounted_by_the_client() {
     root!();
-    same_on_both_with(LATE_COLLECTION, |s, _| {
+    same_on_both(|s, _| {
         s.import_busybox();
         let parent = parent(s);
         let target = s.daemon.dir().join("mnt");

@@ -10,9 +10,9 @@ use gantry_testkit::{
 /// The name under which stages import the busybox image.
 pub(crate) const BUSYBOX: &str = "docker.io/library/busybox:latest";
 
-/// Keeps the collection at start from coming in between, for stories about what nothing refers to.
-pub(crate) const LATE_COLLECTION: &str =
-    "[plugins.\"io.containerd.gc.v1.scheduler\"]\n  startup_delay = \"1h\"";
+/// Keeps the collection at start, a tenth of a second after it, from coming in between: stories import before it,
+/// and what nothing refers to any more would be there or not. Collections after a deletion are as usual.
+const LATE_COLLECTION: &str = "[plugins.\"io.containerd.gc.v1.scheduler\"]\n  startup_delay = \"1h\"";
 
 /// A daemon, a client and a record of what the client printed.
 pub(crate) struct Stage {
@@ -112,28 +112,18 @@ fn normalise_end(text: &str) -> String {
 /// Plays `story` on the daemon under test; if that is ours, plays it on containerd too, and both must have printed
 /// the same.
 pub(crate) fn same_on_both(story: fn(&mut Stage, &Registry)) {
-    same_on_both_with("", story);
-}
-
-/// [`same_on_both`], with lines for the configuration of both.
-pub(crate) fn same_on_both_with(config: &str, story: fn(&mut Stage, &Registry)) {
     let registry = Registry::start();
     let under_test = Program::under_test();
     let is_peer = under_test.is_containerd();
-    let ours = play(under_test, config, story, &registry);
+    let ours = play(under_test, story, &registry);
     if !is_peer {
-        let theirs = play(Program::containerd(), config, story, &registry);
+        let theirs = play(Program::containerd(), story, &registry);
         assert_same(&ours, &theirs);
     }
 }
 
-fn play(
-    program: Program,
-    config: &str,
-    story: fn(&mut Stage, &Registry),
-    registry: &Registry,
-) -> Vec<String> {
-    let mut stage = Stage::with(DaemonOptions::new(program).config(config).start());
+fn play(program: Program, story: fn(&mut Stage, &Registry), registry: &Registry) -> Vec<String> {
+    let mut stage = Stage::with(DaemonOptions::new(program).config(LATE_COLLECTION).start());
     story(&mut stage, registry);
     stage.close();
     stage.daemon.stop();

@@ -1,0 +1,41 @@
+//! Building the programs that demo and tests start.
+
+use std::fs;
+use std::process::Command;
+
+use crate::step::{Result, at, cargo, run, say, target};
+
+/// Our programs. The shim's package is named as its binary is.
+const OURS: &[&str] = &["gantryd", "gantry", "containerd-shim-runc-v2"];
+
+/// Builds our programs.
+pub(crate) fn build(release: bool) -> Result<()> {
+    say("building gantryd, gantry and the shim");
+    let mut command = cargo(&["build", "--bins"]);
+    for package in OURS {
+        command.args(["--package", package]);
+    }
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)
+}
+
+/// Builds the programs that use the official Go client into `target/go`, where Go is installed.
+///
+/// Their versions are fixed by `go.sum`. Without Go the stories that need them are skipped, saying so.
+pub(crate) fn build_go() -> Result<()> {
+    let Some(go) = gantry_testkit::find_in_path("go") else {
+        say("no Go here: the stories of the official client will be skipped");
+        return Ok(());
+    };
+    say("building the programs with the official Go client");
+    let bin = target("go");
+    fs::create_dir_all(&bin).map_err(at(&bin))?;
+    let mut command = Command::new(go);
+    command.current_dir(gantry_testkit::workspace_root().join("tests/e2e/go"));
+    command.args(["build", "-mod=readonly", "-o"]).arg(format!("{}/", bin.display()));
+    command.args(["./debian_container", "github.com/containerd/containerd/v2/cmd/ctr"]);
+    // Go's own download of another toolchain is no part of this.
+    run(command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-buildvcs=false"))
+}
