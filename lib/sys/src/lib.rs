@@ -14,6 +14,7 @@ pub mod descriptor;
 pub mod executable;
 pub mod exit;
 pub mod fifo;
+pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod pidfd;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod pty;
 pub mod reaper;
 pub mod socket;
+pub mod user_namespace;
 
 pub use exit::{Exit, ExitStatus};
 pub use process::{Child, Spawn, Stdio};
