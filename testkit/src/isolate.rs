@@ -96,21 +96,44 @@ pub fn enter(name: &str) -> bool {
 }
 
 fn run_inside(name: &str) {
-    let script = tempfile::NamedTempFile::new().expect("a temporary file");
-    fs::write(script.path(), include_str!("isolate.sh")).expect("write the script");
-    let groups = Cgroups::create(name);
     let exe = std::env::current_exe().expect("a running program has a path");
-    let mut command = Command::new("/bin/sh");
-    command.arg(script.path()).arg("outer").args(&groups.dirs).arg("--").arg(exe);
-    command.args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
-    command.env(INSIDE, "1").env("ISOLATE_SCRIPT", script.path());
+    let mut isolated = Isolated::new(name, &exe);
+    isolated.command.args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
     // One test holds many waits, each of them bounded; this only ends what is truly stuck.
-    let output = run_for(&mut command, scaled(Duration::from_secs(900)));
-    drop(groups);
+    let output = run_for(&mut isolated.command, scaled(Duration::from_secs(900)));
+    drop(isolated);
     print!("{}", output.stdout);
     eprint!("{}", output.stderr);
     assert!(output.success(), "{name} failed under its own namespaces, exit code {}", output.code);
     assert!(output.stdout.contains("1 passed"), "{name} did not run under its own namespaces");
+}
+
+/// Whether this process was started under namespaces of its own.
+#[must_use]
+pub fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// A program to run under namespaces and cgroups of its own; what is left of them goes when this is dropped.
+pub struct Isolated {
+    /// The command; the program's own arguments may be added.
+    pub command: Command,
+    _script: tempfile::NamedTempFile,
+    _groups: Cgroups,
+}
+
+impl Isolated {
+    /// Prepares to run `program`; `name` appears in the names of the cgroups.
+    #[must_use]
+    pub fn new(name: &str, program: &Path) -> Isolated {
+        let script = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(script.path(), include_str!("isolate.sh")).expect("write the script");
+        let groups = Cgroups::create(name);
+        let mut command = Command::new("/bin/sh");
+        command.arg(script.path()).arg("outer").args(&groups.dirs).arg("--").arg(program);
+        command.env(INSIDE, "1").env("ISOLATE_SCRIPT", script.path());
+        Isolated { command, _script: script, _groups: groups }
+    }
 }
 
 /// The cgroups of one test, one directory in each hierarchy.

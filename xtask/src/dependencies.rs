@@ -68,7 +68,11 @@ fn duplicates(metadata: &Metadata, listed: &[Duplicate], wrong: &mut Vec<String>
     for (name, versions) in versions.iter().filter(|(_, versions)| versions.len() > 1) {
         let users = users(&edges, name);
         match listed.iter().find(|entry| entry.name == *name) {
-            None => wrong.push(format!("{name} is there in versions {versions:?}, used by {users:?}")),
+            None => {
+                let by = |version: &&str| format!("{version} used by {:?}", users_of(&edges, name, version));
+                let all: Vec<String> = versions.iter().map(by).collect();
+                wrong.push(format!("{name} is there in versions {}", all.join(", ")));
+            }
             Some(entry) => {
                 for by in entry.forced_by.iter().filter(|by| !users.contains(by.as_str())) {
                     wrong.push(format!("deny.toml: {by} does not use {name} any more"));
@@ -86,6 +90,11 @@ fn duplicates(metadata: &Metadata, listed: &[Duplicate], wrong: &mut Vec<String>
 
 fn users<'a>(edges: &'a [Edge<'a>], name: &str) -> BTreeSet<&'a str> {
     edges.iter().filter(|edge| edge.to.name == name).map(|edge| edge.from.name.as_str()).collect()
+}
+
+fn users_of<'a>(edges: &'a [Edge<'a>], name: &str, version: &str) -> BTreeSet<&'a str> {
+    let these = edges.iter().filter(|edge| edge.to.name == name && edge.to.version == version);
+    these.map(|edge| edge.from.name.as_str()).collect()
 }
 
 /// Whether the SPDX expression can be met with `allowed` licences.

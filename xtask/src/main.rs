@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod dependencies;
 mod e2e;
+mod initrd;
 mod layers;
 mod metadata;
 mod programs;
@@ -24,6 +25,7 @@ usage: cargo xtask <command>
   test [filter]        every test, those that need root included
   check                format, lints, layers, licences, sources, duplicate versions, documents
   layers               only the layers of STYLE.md section 1
+  dependencies         only licences, sources and duplicate versions
   e2e [filter]         the end-to-end suite; GANTRY_E2E_DAEMON chooses the daemon (gantryd, containerd, a path)
   bench run [--rounds N] [--debug]
                        `ctr run --rm`: wall and CPU time, against Debian's containerd
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Some((&"test", rest)) => testing::test(rest),
         Some((&"check", [])) => check::check(),
         Some((&"layers", [])) => layers::layers(),
+        Some((&"dependencies", [])) => dependencies::dependencies(),
         Some((&"e2e", rest)) => e2e::e2e(rest),
         Some((&"bench", rest)) => bench::bench(rest),
         Some((&"vm", rest)) => vm::vm(rest),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::step::{Result, capture, cargo};
+use crate::step::{Result, cargo, run};
 
 /// All crates of the graph.
 #[derive(Debug, Deserialize)]
@@ -59,18 +59,23 @@ pub(crate) struct Edge<'a> {
 }
 
 impl Metadata {
-    /// Asks cargo, without the network.
+    /// Asks cargo. What the lock file names is fetched first, if it was not yet; then nothing needs the network.
     pub(crate) fn read() -> Result<Metadata> {
-        let args = [
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
-            "--filter-platform",
-            "x86_64-unknown-linux-gnu",
-        ];
-        let text = capture(&mut cargo(&args))?;
-        serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))
+        const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+        let ask = || {
+            let mut command =
+                cargo(&["metadata", "--format-version", "1", "--offline", "--filter-platform", PLATFORM]);
+            command.output().map_err(|error| format!("cannot start cargo: {error}"))
+        };
+        let mut output = ask()?;
+        if !output.status.success() {
+            run(&mut cargo(&["fetch", "--quiet", "--target", PLATFORM]))?;
+            output = ask()?;
+        }
+        if !output.status.success() {
+            return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata: {error}"))
     }
 
     fn package(&self, id: &str) -> Option<&Package> {

@@ -24,7 +24,7 @@ pub(crate) const NEEDED: &[&str] = &[
 ];
 
 /// What the virtual machine needs on top.
-pub(crate) const VM: &[&str] = &["qemu-system-x86", "e2fsprogs", "dpkg-dev"];
+pub(crate) const VM: &[&str] = &["qemu-system-x86", "e2fsprogs", "kmod", "binutils"];
 
 /// Installs those of `packages` that are missing. Nothing that they bring is left running.
 pub(crate) fn setup(packages: &[&str]) -> Result<()> {

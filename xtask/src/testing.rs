@@ -59,15 +59,8 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<()> {
     }
     let status = child.wait().map_err(|error| format!("wait for cargo: {error}"))?;
     tally.read_skips(&noted)?;
-    let unlisted = tally.report(&listed()?);
-    if !status.success() {
-        return Err(format!("tests failed ({status})"));
-    }
-    if unlisted.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{} skipped or ignored tests are not listed in tests/skips.toml", unlisted.len()))
-    }
+    let counted = tally.finish();
+    if status.success() { counted } else { Err(format!("tests failed ({status})")) }
 }
 
 fn listed() -> Result<Skips> {
@@ -78,7 +71,7 @@ fn listed() -> Result<Skips> {
 
 /// What the tests said.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     /// cargo's closing line of each binary.
     closing: Vec<String>,
     passed: u64,
@@ -88,7 +81,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn take(&mut self, line: &str) {
+    /// Looks at one line of a test binary's output.
+    pub(crate) fn take(&mut self, line: &str) {
         if let Some(rest) = line.strip_prefix("test result: ") {
             self.closing.push(line.to_owned());
             let count = |what: &str| {
@@ -105,6 +99,20 @@ impl Tally {
         }
     }
 
+    /// Adds a test that ended itself.
+    pub(crate) fn note(&mut self, name: &str, reason: &str) {
+        self.not_run.insert(name.to_owned(), reason.to_owned());
+    }
+
+    /// Prints the sums; an error if a test did not run and has no reason listed.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let unlisted = self.report(&listed()?);
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        Err(format!("{} skipped or ignored tests are not listed in tests/skips.toml", unlisted.len()))
+    }
+
     /// Adds the tests that ended themselves, from the file that they note it in.
     fn read_skips(&mut self, noted: &Path) -> Result<()> {
         if !noted.exists() {
@@ -112,7 +120,7 @@ impl Tally {
         }
         for line in fs::read_to_string(noted).map_err(at(noted))?.lines() {
             let (name, reason) = line.split_once('\t').unwrap_or((line, ""));
-            self.not_run.insert(name.to_owned(), reason.to_owned());
+            self.note(name, reason);
         }
         Ok(())
     }
