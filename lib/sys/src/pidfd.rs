@@ -1,7 +1,7 @@
 //! Processes that are not our children, held by descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use gantry_core::{Error, Result, ResultExt};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -91,6 +91,17 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
+/// Whether the process of `pidfd` is there, be it as a zombie: its parent has not taken its exit.
+pub(crate) fn exists(pidfd: BorrowedFd<'_>) -> bool {
+    // rustix has no signal 0, which checks and sends nothing.
+    // SAFETY: the call takes numbers and no signal information.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), 0, std::ptr::null::<u8>(), 0)
+    };
+    // Without permission to signal it, there is somebody.
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
 pub(crate) fn kill_error(error: io::Error, pid: i32, signal: i32) -> Error {
     match error.raw_os_error() {
         Some(libc::ESRCH) => Error::not_found(format!("process {pid} has ended")),
@@ -112,7 +123,9 @@ mod tests {
         held.kill(libc::SIGKILL).unwrap();
         held.ended().await.unwrap();
         assert!(held.has_ended().unwrap());
+        assert!(exists(held.as_fd()));
         child.wait().unwrap();
+        assert!(!exists(held.as_fd()));
         assert_eq!(held.kill(libc::SIGKILL).unwrap_err().kind(), gantry_core::ErrorKind::NotFound);
     }
 

@@ -82,6 +82,3 @@ pub fn set_subreaper(yes: bool) -> io::Result<()> {
     let value = yes.then(rustix::process::getpid);
     Ok(rustix::process::set_child_subreaper(value)?)
 }
-
-#[cfg(test)]
-mod tests;

@@ -38,7 +38,7 @@ pub fn create(uids: &[IdRange], gids: &[IdRange]) -> Result<OwnedFd> {
     let (uids, gids) = (map_text("user", uids)?, map_text("group", gids)?);
     let (theirs, ours) = crate::process::pipe().context("open a pipe")?;
     let forking = Forking::begin();
-    let (pid, pidfd) = fork_waiting(&theirs, &ours).context("create a user namespace")?;
+    let (pid, pidfd) = fork_waiting(&theirs).context("create a user namespace")?;
     let child = forking.adopt(pid, pidfd);
     let made = (|| {
         write_map(pid, "uid_map", &uids)?;
@@ -74,8 +74,8 @@ fn write_map(pid: i32, name: &str, text: &str) -> Result<()> {
 }
 
 /// Forks a child in a new user namespace that waits for the end of the pipe.
-fn fork_waiting(theirs: &OwnedFd, ours: &OwnedFd) -> io::Result<(i32, OwnedFd)> {
-    let pipe: [c_int; 2] = [theirs.as_raw_fd(), ours.as_raw_fd()];
+fn fork_waiting(theirs: &OwnedFd) -> io::Result<(i32, OwnedFd)> {
+    let pipe = theirs.as_raw_fd();
     let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(STACK_BYTES / 16);
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let mut pidfd: c_int = -1;
@@ -94,10 +94,16 @@ fn fork_waiting(theirs: &OwnedFd, ours: &OwnedFd) -> io::Result<(i32, OwnedFd)> 
 
 /// The child's whole life.
 extern "C" fn wait_for_end(pipe: *mut c_void) -> c_int {
-    // SAFETY: `fork_waiting` passes a pair of descriptors, of which this process has a copy.
-    let [theirs, ours] = unsafe { *pipe.cast_const().cast::<[c_int; 2]>() };
-    // SAFETY: the descriptor is this process's copy, and nothing else here uses it.
-    unsafe { libc::close(ours) };
+    // SAFETY: `fork_waiting` passes a descriptor, of which this process has a copy.
+    let theirs = unsafe { *pipe.cast_const().cast::<c_int>() };
+    let number = theirs.unsigned_abs();
+    if number > 0 {
+        // Everything else goes: the other end of the pipe, and what others wait to see closed.
+        // SAFETY: the descriptors are this process's copies, and nothing else here uses them.
+        unsafe { libc::close_range(0, number - 1, 0) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::close_range(number + 1, libc::c_uint::MAX, 0) };
     let mut byte = 0u8;
     // SAFETY: `byte` is one valid byte. Whatever comes, even an error, ends the wait.
     unsafe { libc::read(theirs, (&raw mut byte).cast(), 1) };

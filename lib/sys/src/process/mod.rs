@@ -4,6 +4,7 @@
 //! descriptor, no signal mask or handler. The standard streams are `/dev/null` unless set.
 
 mod exec;
+mod lasting;
 mod output;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -12,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once, OnceLock, mpsc};
+use std::sync::Once;
 use std::time::Duration;
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt};
@@ -244,7 +245,7 @@ impl Spawn {
     /// system's error, with the step that failed: `start "/bin/x": exec: No such file ...`.
     pub fn spawn(self) -> Result<Child> {
         if self.death_signal.is_some() {
-            return on_lasting_thread(self);
+            return lasting::spawn(self);
         }
         self.spawn_here()
     }
@@ -382,38 +383,6 @@ fn keep_exits() {
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         }
     });
-}
-
-type LastingJob = (Spawn, mpsc::SyncSender<Result<Child>>);
-
-/// Forks on a thread that lives as long as this process.
-fn on_lasting_thread(spawn: Spawn) -> Result<Child> {
-    static THREAD: OnceLock<Mutex<Option<mpsc::SyncSender<LastingJob>>>> = OnceLock::new();
-    let gone = || Error::internal("the thread that starts processes has ended");
-    let (answer, answered) = mpsc::sync_channel(1);
-    let jobs = {
-        let mut thread = THREAD.get_or_init(Mutex::default).lock().map_err(|_| gone())?;
-        match &*thread {
-            Some(jobs) => jobs.clone(),
-            None => {
-                // When full, the caller blocks: it waits for the answer anyway.
-                let (jobs, queue) = mpsc::sync_channel::<LastingJob>(16);
-                std::thread::Builder::new()
-                    .name("spawn".into())
-                    .stack_size(256 * 1024)
-                    .spawn(move || {
-                        for (spawn, answer) in queue {
-                            // The caller waits, so it is there.
-                            drop(answer.send(spawn.spawn_here()));
-                        }
-                    })
-                    .context("start a thread")?;
-                thread.insert(jobs).clone()
-            }
-        }
-    };
-    jobs.send((spawn, answer)).map_err(|_| gone())?;
-    answered.recv().map_err(|_| gone())?
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! to wait for are kept while a fork or an [`Expectation`] is under way, and the pidfd that came
 //! with the fork tells whether a kept exit is really that child's.
 
+mod follow;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,14 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use tokio::io::Interest;
 use tokio::sync::watch;
 
-use crate::descriptor::async_fd;
 use crate::exit::{Exit, ExitStatus};
-use crate::pidfd::{self, kill_error, send_signal};
+use crate::pidfd;
+pub use follow::Follow;
 
 /// How many exits of unknown children are kept; the oldest go first. Generous: they are kept only
 /// while somebody is about to claim one.
@@ -110,6 +110,13 @@ pub(crate) struct Watch {
     exit: watch::Sender<Option<Exit>>,
 }
 
+impl Watch {
+    /// Whether somebody has taken the exit, so that the number is free for another process.
+    fn is_reaped(&self) -> bool {
+        !pidfd::exists(self.pidfd.as_fd())
+    }
+}
+
 fn take_by_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     let taken = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
     Ok(taken.map(|info| status_of(&info)))
@@ -191,8 +198,8 @@ impl Expectation {
     /// that is no process id.
     pub fn register(&self, pid: i32) -> Result<Follow> {
         let mut book = book();
-        if let Some(watch) = book.watched().get(&pid).cloned() {
-            // Not taken yet, so it is the same process.
+        if let Some(watch) = book.watched().get(&pid).filter(|watch| !watch.is_reaped()).cloned() {
+            // It still holds its number, so it is the same process.
             return Ok(Follow { watch, spawned: false });
         }
         let pidfd = pidfd::open(pid);
@@ -247,151 +254,6 @@ fn ended_stand_in() -> Result<OwnedFd> {
         .context("open an event descriptor")
 }
 
-/// A child whose end will be known: signals, waiting, and its exit.
-#[derive(Debug)]
-pub struct Follow {
-    watch: Arc<Watch>,
-    /// Whether this process forked it, so that nobody else is obliged to take its exit.
-    spawned: bool,
-}
-
-impl Follow {
-    /// The process id. It names the process only until its exit is known.
-    pub fn pid(&self) -> i32 {
-        self.watch.pid
-    }
-
-    /// The descriptor of the process; readable once it has ended.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.watch.pidfd.as_fd()
-    }
-
-    /// Sends `signal`.
-    ///
-    /// # Errors
-    /// `NotFound` if the process has ended; `InvalidArgument` if there is no such signal.
-    pub fn kill(&self, signal: i32) -> Result<()> {
-        if self.watch.exit.borrow().is_some() {
-            return Err(Error::not_found(format!("process {} has ended", self.pid())));
-        }
-        send_signal(self.pidfd(), signal).map_err(|error| kill_error(error, self.pid(), signal))
-    }
-
-    /// The exit, if the process has ended.
-    ///
-    /// # Errors
-    /// `Internal` if a wait outside this crate took the exit.
-    pub fn try_wait(&self) -> Result<Option<Exit>> {
-        if let Some(exit) = *self.watch.exit.borrow() {
-            return Ok(Some(exit));
-        }
-        let mut book = book();
-        if let Some(exit) = *self.watch.exit.borrow() {
-            return Ok(Some(exit));
-        }
-        match take_by_pidfd(self.pidfd()) {
-            Ok(Some(status)) => {
-                let exit = Exit::now(status);
-                book.ended(&self.watch, exit);
-                Ok(Some(exit))
-            }
-            Ok(None) => Ok(None),
-            // A registered process that is not our child yet; its parent is about to end.
-            Err(_) if !self.spawned => Ok(None),
-            Err(error) => Err(Error::with_source(ErrorKind::Internal, error)
-                .context(format!("exit of process {} was taken by another wait", self.pid()))),
-        }
-    }
-
-    /// Blocks this thread until the process has ended.
-    ///
-    /// # Errors
-    /// As [`try_wait`](Self::try_wait).
-    pub fn wait(&self) -> Result<Exit> {
-        let mut pause = NotOurs::default();
-        loop {
-            let mut fds = [PollFd::new(&self.watch.pidfd, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::io(error.into()).context("poll a process")),
-            }
-            match self.try_wait()? {
-                Some(exit) => return Ok(exit),
-                None => std::thread::sleep(pause.next()),
-            }
-        }
-    }
-
-    /// Waits until the process has ended. May be dropped and called again at any time.
-    ///
-    /// # Errors
-    /// As [`try_wait`](Self::try_wait).
-    pub async fn wait_async(&self) -> Result<Exit> {
-        if let Some(exit) = self.try_wait()? {
-            return Ok(exit);
-        }
-        // A duplicate, so that several may wait at once: a reactor takes each descriptor once.
-        let pidfd = self.watch.pidfd.try_clone().context("duplicate a pidfd")?;
-        let ready = async_fd(pidfd, Interest::READABLE).context("watch a pidfd")?;
-        let mut exit = self.watch.exit.subscribe();
-        let mut pause = NotOurs::default();
-        loop {
-            // Both branches only observe, so either may be dropped.
-            tokio::select! {
-                guard = ready.readable() => drop(guard.context("watch a pidfd")?),
-                _ = exit.changed() => {}
-            }
-            match self.try_wait()? {
-                Some(exit) => return Ok(exit),
-                // The descriptor stays readable; what is missing is the end of the old parent.
-                None => {
-                    let pause = tokio::time::sleep(pause.next());
-                    tokio::select! {
-                        () = pause => {}
-                        _ = exit.changed() => {}
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Pauses while a process that has ended still belongs to another parent.
-struct NotOurs(std::time::Duration);
-
-impl Default for NotOurs {
-    fn default() -> Self {
-        NotOurs(std::time::Duration::from_millis(1))
-    }
-}
-
-impl NotOurs {
-    fn next(&mut self) -> std::time::Duration {
-        let now = self.0;
-        self.0 = (now * 2).min(std::time::Duration::from_millis(100));
-        now
-    }
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        if self.watch.exit.borrow().is_some() {
-            return;
-        }
-        let mut book = book();
-        if self.spawned {
-            // Somebody has to take its exit, or it stays a zombie.
-            book.orphans.push(Arc::clone(&self.watch));
-            book.sweep();
-        } else if book.watched().get(&self.watch.pid).is_some_and(|known| Arc::ptr_eq(known, &self.watch))
-            // The book's and ours: nobody else follows it.
-            && Arc::strong_count(&self.watch) == 2
-        {
-            book.watched().remove(&self.watch.pid);
-        }
-    }
-}
-
 /// Takes every exit there is, hands each to whoever follows that pid, and keeps or drops the rest.
 /// Returns how many it took.
 pub(crate) fn reap() -> io::Result<usize> {
@@ -403,14 +265,20 @@ pub(crate) fn reap() -> io::Result<usize> {
             book.orphans.retain(|watch| watch.exit.borrow().is_none());
             return Ok(reaped);
         };
+        if let Some(watch) = book.watched().remove(&pid)
+            && let Ok(Some(status)) = take_by_pidfd(watch.pidfd.as_fd())
+        {
+            reaped += 1;
+            watch.exit.send_replace(Some(Exit::now(status)));
+            continue;
+        }
+        // Nobody's, or that of a newer process than the one that somebody follows by this number.
         let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         let taken = waitid(WaitId::Pid(raw), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
         let Some(info) = taken else { continue };
         reaped += 1;
-        let exit = Exit::now(status_of(&info));
-        if let Some(watch) = book.watched().get(&pid).cloned() {
-            book.ended(&watch, exit);
-        } else if book.claimants > 0 {
+        if book.claimants > 0 {
+            let exit = Exit::now(status_of(&info));
             if book.unclaimed.len() == MAX_UNCLAIMED {
                 book.unclaimed.pop_front();
             }

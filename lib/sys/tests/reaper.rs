@@ -1,10 +1,13 @@
-//! One test function: a process has one reaper, and these need to be it in turn.
+//! A binary of its own with one test: a reaper takes the exits of the whole process.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs::File;
 use std::io::Read;
 
-use super::*;
-use crate::process::{Spawn, pipe};
+use gantry_core::ErrorKind;
+use gantry_sys::Spawn;
+use gantry_sys::process::pipe;
+use gantry_sys::reaper::{Expectation, Reaper};
 
 /// Starts a shell that leaves `script` running as an orphan, and returns the orphan's pid.
 async fn orphan(script: &str) -> i32 {
@@ -30,7 +33,7 @@ async fn gone(pid: i32) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orphans_are_reaped_and_registered_ones_report() {
     let reaper = Reaper::new().unwrap();
-    assert_eq!(Reaper::new().unwrap_err().kind(), gantry_core::ErrorKind::FailedPrecondition);
+    assert_eq!(Reaper::new().unwrap_err().kind(), ErrorKind::FailedPrecondition);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let run = tokio::task::spawn_blocking(move || {
         tokio::runtime::Handle::current().block_on(reaper.run(async {
@@ -55,14 +58,28 @@ async fn orphans_are_reaped_and_registered_ones_report() {
     gone(pid).await;
     let follow = expectation.register(pid).unwrap();
     assert_eq!(follow.wait_async().await.unwrap().status.code(), Some(42));
-    assert_eq!(follow.kill(9).unwrap_err().kind(), gantry_core::ErrorKind::NotFound);
+    assert_eq!(follow.kill(9).unwrap_err().kind(), ErrorKind::NotFound);
+    drop(expectation);
+
+    // One that its own parent waits for is lost to us, and says so.
+    let expectation = Expectation::begin();
+    let (ours, theirs) = pipe().unwrap();
+    let line = "sleep 1000 & echo $!; wait";
+    let parent = Spawn::new("/bin/sh").args(["-c", line]).stdout(theirs).spawn().unwrap();
+    let mut number = [0; 32];
+    let length = rustix::io::read(&ours, &mut number).unwrap();
+    let pid = std::str::from_utf8(&number[..length]).unwrap().trim().parse().unwrap();
+    let follow = expectation.register(pid).unwrap();
+    follow.kill(libc::SIGKILL).unwrap();
+    parent.wait_async().await.unwrap();
+    assert_eq!(follow.wait_async().await.unwrap_err().kind(), ErrorKind::Internal);
     drop(expectation);
 
     // Nothing was expected, so nothing was kept.
     let pid = orphan("exit 43").await;
     gone(pid).await;
     let error = Expectation::begin().register(pid).unwrap_err();
-    assert_eq!(error.kind(), gantry_core::ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 
     // Children of our own get theirs, however quick they are.
     for n in 0..200u8 {
