@@ -1,17 +1,28 @@
 # Runs a program as a child of process 1 of new namespaces; see isolate.rs.
-#   $1    the stage: outer (join the test's cgroups, unshare) or inner (arrange the namespaces)
-#   then  for outer: the cgroup directories to join, and --
+#   $1    the stage: outer (join the test's cgroups), middle (leave their top free), inner (arrange the namespaces)
+#   then  for outer and middle: the cgroup directories, and --
 #   then  the program and its arguments
 set -e
 stage=$1
 shift
 if [ "$stage" = outer ]; then
+    for dir in "$@"; do
+        [ "$dir" = -- ] && break
+        echo 0 > "$dir/cgroup.procs"
+    done
+    exec unshare --cgroup /bin/sh "$ISOLATE_SCRIPT" middle "$@"
+fi
+if [ "$stage" = middle ]; then
     while [ "$1" != -- ]; do
-        echo 0 > "$1/cgroup.procs"
+        # On v2 a group with processes in it cannot share out its controllers, so none stays at the top.
+        if [ -e "$1/cgroup.controllers" ] && [ -n "$(cat "$1/cgroup.controllers")" ]; then
+            mkdir "$1/init"
+            echo 0 > "$1/init/cgroup.procs"
+        fi
         shift
     done
     shift
-    exec unshare --mount --net --pid --ipc --cgroup --fork --kill-child --mount-proc --propagation private \
+    exec unshare --mount --net --pid --ipc --fork --kill-child --mount-proc --propagation private \
         /bin/sh "$ISOLATE_SCRIPT" inner "$@"
 fi
 
@@ -22,9 +33,6 @@ ip link set lo up
 if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
     umount -R -l /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    # A group with processes in it cannot share out its controllers.
-    mkdir /sys/fs/cgroup/init
-    echo 0 > /sys/fs/cgroup/init/cgroup.procs
     for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
         echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control
     done

@@ -26,11 +26,13 @@ usage: cargo xtask <command>
   check                format, lints, layers, licences, sources, duplicate versions, documents
   layers               only the layers of STYLE.md section 1
   dependencies         only licences, sources and duplicate versions
-  e2e [filter]         the end-to-end suite; GANTRY_E2E_DAEMON chooses the daemon (gantryd, containerd, a path)
+  e2e [--no-build] [filter]
+                       the end-to-end suite; GANTRY_E2E_DAEMON chooses the daemon (gantryd, containerd, a path)
   bench run [--rounds N] [--debug]
                        `ctr run --rm`: wall and CPU time, against Debian's containerd
   bench memory         resident memory of daemon and shim
-  vm [filter]          the end-to-end suite on cgroup v2 in a virtual machine
+  vm [--no-build] [filter]
+                       the end-to-end suite on cgroup v2 in a virtual machine
   setup                only install the Debian packages that the above use
 ";
 

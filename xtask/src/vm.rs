@@ -25,7 +25,7 @@ const MARKER: &str = "GANTRY-VM-EXIT ";
 /// A line of a test that did not run.
 const SKIPPED: &str = "GANTRY-VM-SKIPPED ";
 
-/// Runs the suite in the machine; `args` go to the test binary.
+/// Runs the suite in the machine; `args` go to the test binary, after `--no-build` which takes programs as they are.
 pub(crate) fn vm(args: &[&str]) -> Result<()> {
     need_root("cargo xtask vm")?;
     setup(NEEDED)?;
@@ -34,8 +34,14 @@ pub(crate) fn vm(args: &[&str]) -> Result<()> {
     fs::create_dir_all(&dir).map_err(at(&dir))?;
     let kernel = Kernel::fetch(&dir)?;
     let root = root_disk(&dir, &kernel)?;
-    build(false)?;
-    build_go()?;
+    let args = match args.split_first() {
+        Some((&"--no-build", rest)) => rest,
+        _ => {
+            build(false)?;
+            build_go()?;
+            args
+        }
+    };
     let payload = payload_disk(&dir, args)?;
     let initrd = kernel.initrd(&dir)?;
     boot(&kernel.image, &initrd, &root, &payload)
@@ -151,14 +157,14 @@ fn payload_disk(dir: &Path, args: &[&str]) -> Result<PathBuf> {
         let path = tree.join(sub);
         fs::create_dir_all(&path).map_err(at(&path))?;
     }
-    for name in ["gantryd", "gantry", "containerd-shim-runc-v2"] {
-        copy_stripped(&target("debug").join(name), &tree.join("bin").join(name))?;
-    }
     copy_stripped(&test_binary()?, &tree.join("bin/e2e"))?;
-    for name in ["debian_container", "ctr"] {
-        let built = target("go").join(name);
+    let ours = ["gantryd", "gantry", "containerd-shim-runc-v2"].map(|name| (target("debug"), "bin", name));
+    let theirs = ["debian_container", "ctr"].map(|name| (target("go"), "go", name));
+    for (from, to, name) in ours.into_iter().chain(theirs) {
+        let built = from.join(name);
+        // A story that needs what is missing says so.
         if built.exists() {
-            copy_stripped(&built, &tree.join("go").join(name))?;
+            copy_stripped(&built, &tree.join(to).join(name))?;
         }
     }
     let args: Vec<String> = args.iter().map(|arg| format!("'{}'", arg.replace('\'', "'\\''"))).collect();
