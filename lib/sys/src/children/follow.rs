@@ -2,10 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 
 use super::{Watch, book, take_by_pidfd};
@@ -75,16 +75,39 @@ impl Follow {
     /// # Errors
     /// As [`try_wait`](Self::try_wait).
     pub fn wait(&self) -> Result<Exit> {
+        loop {
+            if let Some(exit) = self.wait_timeout(Duration::from_secs(3600))? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Blocks this thread until the process has ended or time is up, and then returns `None`.
+    ///
+    /// # Errors
+    /// As [`try_wait`](Self::try_wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Exit>> {
+        // Some years are for ever, and an Instant cannot hold just any sum.
+        let end = Instant::now() + timeout.min(Duration::from_secs(1 << 30));
         let mut pause = NotOurs::default();
         loop {
-            let mut fds = [PollFd::new(&self.watch.pidfd, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::io(error.into()).context("poll a process")),
+            if let Some(exit) = self.try_wait()? {
+                return Ok(Some(exit));
             }
-            match self.try_wait()? {
-                Some(exit) => return Ok(exit),
-                None => std::thread::sleep(pause.next()),
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let wait = Timespec::try_from(left).map_err(|_| Error::invalid_argument("timeout"))?;
+            let mut fds = [PollFd::new(&self.watch.pidfd, PollFlags::IN)];
+            match poll(&mut fds, Some(&wait)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // It has ended; if it is not ours yet, its old parent is about to end too.
+                Ok(_) => match self.try_wait()? {
+                    Some(exit) => return Ok(Some(exit)),
+                    None => std::thread::sleep(pause.next().min(left)),
+                },
+                Err(error) => return Err(Error::io(error.into()).context("poll a process")),
             }
         }
     }

@@ -108,6 +108,14 @@ fn a_new_session_is_led_by_the_child() {
 }
 
 #[test]
+fn waiting_ends_when_time_is_up() {
+    let child = Spawn::new("/bin/sleep").arg("1000").spawn().unwrap();
+    assert!(child.wait_timeout(Duration::from_millis(20)).unwrap().is_none());
+    child.kill(libc::SIGKILL).unwrap();
+    assert!(child.wait_timeout(Duration::from_secs(60)).unwrap().is_some());
+}
+
+#[test]
 fn kill_works_until_the_exit_is_known() {
     let child = Spawn::new("/bin/sleep").arg("1000").spawn().unwrap();
     assert!(child.try_wait().unwrap().is_none());
