@@ -239,7 +239,8 @@ impl fmt::Display for Error {
             cause = source.source();
         }
         // A stranger's text is passed on to the letter, and `Unknown` adds nothing a person could use.
-        let silent = remote || (self.0.kind == ErrorKind::Unknown && (!self.0.steps.is_empty() || self.0.source.is_some()));
+        let silent = remote
+            || (self.0.kind == ErrorKind::Unknown && (!self.0.steps.is_empty() || self.0.source.is_some()));
         if !silent {
             part(f, &self.0.kind.phrase())?;
         }

@@ -1,0 +1,73 @@
+//! Images: names pointing at descriptors.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::field_mask::FieldMask;
+use crate::{Context, Descriptor, Digest, ItemStream, Labels, Result};
+
+/// An image as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Its name, any text but the empty one; immutable.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// What it points at: a manifest or an index. Its size must be positive.
+    pub target: Descriptor,
+    /// When it was stored; set by the store, never changed.
+    pub created_at: SystemTime,
+    /// When it was last changed; set by the store.
+    pub updated_at: SystemTime,
+}
+
+/// How an image is deleted.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteImage {
+    /// Wait for a collection after the deletion.
+    pub sync: bool,
+    /// Delete only if the image still points at this digest.
+    pub if_target: Option<Digest>,
+}
+
+/// Where image records are kept, by namespace.
+#[async_trait]
+pub trait ImageStore: Send + Sync {
+    /// Stores `new`. `source_date_epoch` replaces the time of storing. The lease of the context gets the image.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `InvalidArgument` for an empty name or a bad target.
+    async fn create(&self, cx: &Context, new: Image, source_date_epoch: Option<SystemTime>) -> Result<Image>;
+
+    /// The image named `name`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn get(&self, cx: &Context, name: &str) -> Result<Image>;
+
+    /// The images that any of `filters` matches (all, without filters), in byte order of their names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a filter that does not parse.
+    async fn list(&self, cx: &Context, filters: &[String]) -> Result<ItemStream<Image>>;
+
+    /// Changes the parts that `mask` names: `labels`, `labels.<k>`, `target`, `annotations`, `annotations.<k>`;
+    /// without mask labels and target.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for another path or a bad target.
+    async fn update(
+        &self,
+        cx: &Context,
+        changed: Image,
+        mask: &FieldMask,
+        source_date_epoch: Option<SystemTime>,
+    ) -> Result<Image>;
+
+    /// Removes an image record; its content goes with the next collection.
+    ///
+    /// # Errors
+    /// `NotFound`, also if it points elsewhere than [`DeleteImage::if_target`].
+    async fn delete(&self, cx: &Context, name: &str, how: DeleteImage) -> Result<()>;
+}
