@@ -134,6 +134,11 @@ impl Isolated {
         command.env(INSIDE, "1").env("ISOLATE_SCRIPT", script.path());
         Isolated { command, _script: script, _groups: groups }
     }
+
+    /// Leaves the program in the machine's network.
+    pub fn share_network(&mut self) {
+        self.command.env("ISOLATE_NETWORK", "shared");
+    }
 }
 
 /// The cgroups of one test, one directory in each hierarchy.

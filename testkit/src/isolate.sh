@@ -22,12 +22,13 @@ if [ "$stage" = middle ]; then
         shift
     done
     shift
-    exec unshare --mount --net --pid --ipc --fork --kill-child --mount-proc --propagation private \
+    [ "$ISOLATE_NETWORK" = shared ] && net= || net=--net
+    exec unshare --mount $net --pid --ipc --fork --kill-child --mount-proc --propagation private \
         /bin/sh "$ISOLATE_SCRIPT" inner "$@"
 fi
 
 mount -t tmpfs -o mode=0755 tmpfs /run
-ip link set lo up
+[ "$ISOLATE_NETWORK" = shared ] || ip link set lo up
 
 # The cgroup file systems still show the machine's root: mount them again, so that they begin at ours.
 if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then

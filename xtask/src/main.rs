@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod debian_image;
 mod demo;
 mod dependencies;
 mod e2e;
