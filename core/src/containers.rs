@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::field_mask::FieldMask;
+use crate::filters::{Adaptor, label_field};
 use crate::{Any, ContainerId, Context, ItemStream, Labels, Result};
 
 /// Which runtime runs a container, and how.
@@ -42,6 +43,19 @@ pub struct Container {
     pub extensions: BTreeMap<String, Any>,
     /// The sandbox it belongs to, optional; not checked for existence.
     pub sandbox: String,
+}
+
+impl Adaptor for Container {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E19.
+            ["id"] => Some(self.id.to_string()),
+            ["image"] if !self.image.is_empty() => Some(self.image.clone()),
+            ["runtime", "name"] if !self.runtime.name.is_empty() => Some(self.runtime.name.clone()),
+            ["labels", key @ ..] => label_field(&self.labels, key),
+            _ => None,
+        }
+    }
 }
 
 impl Container {

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::field_mask::FieldMask;
+use crate::filters::{Adaptor, label_field};
 use crate::{Context, Digest, IngestRef, ItemStream, Labels, Result};
 
 /// What is known about a blob.
@@ -31,6 +32,17 @@ pub struct ContentInfo {
     pub labels: Labels,
 }
 
+impl Adaptor for ContentInfo {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E20; the size is not adapted.
+            ["digest"] => Some(self.digest.to_string()),
+            ["labels", key @ ..] => label_field(&self.labels, key),
+            _ => None,
+        }
+    }
+}
+
 /// What is known about a write in progress.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngestStatus {
@@ -46,6 +58,16 @@ pub struct IngestStatus {
     pub started_at: SystemTime,
     /// When it last grew.
     pub updated_at: SystemTime,
+}
+
+impl Adaptor for IngestStatus {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E21; offset, total and expected are not adapted.
+            ["ref"] => Some(self.reference.to_string()),
+            _ => None,
+        }
+    }
 }
 
 /// Opens a write.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::field_mask::FieldMask;
+use crate::filters::{Adaptor, label_field};
 use crate::{Context, Descriptor, Digest, ItemStream, Labels, Result};
 
 /// An image as stored.
@@ -20,6 +21,22 @@ pub struct Image {
     pub created_at: SystemTime,
     /// When it was last changed; set by the store.
     pub updated_at: SystemTime,
+}
+
+impl Adaptor for Image {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E18; names are lower case, and the annotations are not below the target.
+            ["name"] if !self.name.is_empty() => Some(self.name.clone()),
+            ["target", "digest"] => Some(self.target.digest.to_string()),
+            ["target", "mediatype"] if !self.target.media_type.is_empty() => {
+                Some(self.target.media_type.clone())
+            }
+            ["labels", key @ ..] => label_field(&self.labels, key),
+            ["annotations", key @ ..] => label_field(&self.target.annotations, key),
+            _ => None,
+        }
+    }
 }
 
 /// How an image is deleted.

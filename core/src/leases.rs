@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use crate::filters::{Adaptor, label_field};
 use crate::{Context, Labels, LeaseId, Result};
 
 /// A lease as stored.
@@ -15,6 +16,17 @@ pub struct Lease {
     pub created_at: SystemTime,
     /// `containerd.io/gc.expire` (RFC 3339) ends it, `containerd.io/gc.flat` limits what it keeps.
     pub labels: Labels,
+}
+
+impl Adaptor for Lease {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E22.
+            ["id"] if !self.id.as_str().is_empty() => Some(self.id.to_string()),
+            ["labels", key @ ..] => label_field(&self.labels, key),
+            _ => None,
+        }
+    }
 }
 
 /// A thing that a lease keeps.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::containers::ContainerRuntime;
 use crate::field_mask::FieldMask;
+use crate::filters::{Adaptor, label_field};
 use crate::{Any, Context, Labels, Result, SandboxId};
 
 /// A sandbox as stored.
@@ -28,6 +29,17 @@ pub struct Sandbox {
     pub updated_at: SystemTime,
     /// Clients' own data, by name.
     pub extensions: BTreeMap<String, Any>,
+}
+
+impl Adaptor for Sandbox {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E24.
+            ["id"] => Some(self.id.to_string()),
+            ["labels", key @ ..] => label_field(&self.labels, key),
+            _ => None,
+        }
+    }
 }
 
 /// Where sandbox records are kept, by namespace.

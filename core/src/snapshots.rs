@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::field_mask::FieldMask;
+use crate::filters::{Adaptor, label_field};
 use crate::mount::Mount;
 use crate::{Context, ItemStream, Labels, Result, SnapshotKey};
 
@@ -52,6 +53,19 @@ pub struct SnapshotInfo {
     pub updated_at: SystemTime,
     /// Its labels.
     pub labels: Labels,
+}
+
+impl Adaptor for SnapshotInfo {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            // Source: features E23.
+            ["kind"] => Some(self.kind.as_str().to_owned()),
+            ["name"] => Some(self.name.to_string()),
+            ["parent"] => self.parent.as_ref().map(ToString::to_string),
+            ["labels", key @ ..] => label_field(&self.labels, key),
+            _ => None,
+        }
+    }
 }
 
 /// What a snapshot takes on disk, without its parents.
