@@ -9,14 +9,18 @@ use gantry_sys::Spawn;
 use gantry_sys::process::pipe;
 use gantry_sys::reaper::{Expectation, Reaper};
 
-/// Starts a shell that leaves `script` running as an orphan, and returns the orphan's pid.
+/// Starts a shell that leaves `script` behind as an orphan, and returns the orphan's pid. The script
+/// begins only when its first parent is gone, which could take its exit otherwise.
 async fn orphan(script: &str) -> i32 {
     let (ours, theirs) = pipe().unwrap();
-    let line = format!("sh -c '{script}' >/dev/null & echo $!");
-    let parent = Spawn::new("/bin/sh").arg("-c").arg(line).stdout(theirs).spawn().unwrap();
+    let (waits, go) = pipe().unwrap();
+    let line = format!("sh -c 'read line <&5; {script}' >/dev/null & echo $!");
+    let parent =
+        Spawn::new("/bin/sh").arg("-c").arg(line).stdout(theirs).descriptor(waits, 5).spawn().unwrap();
     let mut text = String::new();
     File::from(ours).read_to_string(&mut text).unwrap();
     assert!(parent.wait_async().await.unwrap().status.success());
+    drop(go);
     text.trim().parse().unwrap()
 }
 
