@@ -1,0 +1,299 @@
+//! The database as a whole: opening, what all parts share, closing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gantry_core::content::ContentStore;
+use gantry_core::events::EventPublisher;
+use gantry_core::snapshots::SnapshotDriver;
+use gantry_core::{Error, Result};
+use gantry_store::{Boot, LastStop, Store, StoreOptions, Writing};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::collection::{CollectionStats, Collector, Garbage, Recorder};
+use crate::containers::MetadataContainers;
+use crate::content::MetadataContent;
+use crate::images::MetadataImages;
+use crate::leases::MetadataLeases;
+use crate::locks::KeyLocks;
+use crate::namespaces::MetadataNamespaces;
+use crate::recovery::Recovery;
+use crate::sandboxes::MetadataSandboxes;
+use crate::scheduler::{CollectionConfig, Pending};
+use crate::schema::MIGRATIONS;
+use crate::snapshots::MetadataSnapshotter;
+
+/// Whether a blob that one namespace has can be had in another without its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentSharing {
+    /// Whoever names a blob's digest may have it.
+    #[default]
+    Shared,
+    /// Only blobs of namespaces labelled `containerd.io/namespace.shareable=true`.
+    Isolated,
+}
+
+/// What the operator sets.
+#[derive(Clone, Debug, Default)]
+pub struct MetadataConfig {
+    /// `content_sharing_policy`; shared by default.
+    pub content_sharing: ContentSharing,
+    /// `no_sync`; false by default.
+    pub no_sync: bool,
+    /// The section of the collection's scheduler.
+    pub collection: CollectionConfig,
+}
+
+/// What the metadata works with.
+pub struct MetadataParts {
+    /// The database file, for example `<root>/gantry/store.db`.
+    pub path: PathBuf,
+    /// Where blobs and ingests are; knows no namespaces.
+    pub content: Arc<dyn ContentStore>,
+    /// The built-in snapshotters.
+    pub drivers: Vec<Arc<dyn SnapshotDriver>>,
+    /// Told what a collection removed.
+    pub events: Arc<dyn EventPublisher>,
+}
+
+/// How many blocking calls of snapshot drivers run at once.
+const DRIVER_CALLS: usize = 16;
+
+/// What all parts share.
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) config: MetadataConfig,
+    pub(crate) content: Arc<dyn ContentStore>,
+    pub(crate) drivers: BTreeMap<String, Arc<dyn SnapshotDriver>>,
+    pub(crate) events: Arc<dyn EventPublisher>,
+    /// Held while a blob comes or goes, by digest.
+    pub(crate) digests: KeyLocks<String>,
+    /// Held while a snapshot is committed, by directory.
+    pub(crate) snapshot_locks: KeyLocks<i64>,
+    /// The directory of the next snapshot.
+    pub(crate) next_snapshot: AtomicI64,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) collector: Collector,
+    pub(crate) garbage: Garbage,
+    pub(crate) pending: Pending,
+    /// Snapshotters whose retired directories wait to be deleted.
+    pub(crate) purges: Mutex<HashSet<String>>,
+    pub(crate) purge_locks: KeyLocks<String>,
+    /// Everything that goes on when its caller leaves.
+    pub(crate) jobs: TaskTracker,
+    driver_calls: Semaphore,
+}
+
+impl Inner {
+    /// A write after which nothing is to be collected.
+    pub(crate) async fn change<T, F>(&self, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Writing<'_>) -> Result<T> + Send + 'static,
+    {
+        let answer = self.store.write(write).await?;
+        self.pending.mutated();
+        Ok(answer)
+    }
+
+    /// A write that took something away, so that something may be to be collected.
+    pub(crate) async fn delete<T, F>(&self, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Writing<'_>) -> Result<T> + Send + 'static,
+    {
+        let answer = self.store.write(write).await?;
+        self.pending.deleted();
+        Ok(answer)
+    }
+
+    /// Runs a driver's call on the blocking pool, a bounded number at once.
+    pub(crate) async fn blocking<T, F>(&self, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let closed = |_| Error::unavailable("the metadata is closed");
+        let _place = self.driver_calls.acquire().await.map_err(closed)?;
+        match tokio::task::spawn_blocking(call).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_panic() => Err(Error::internal("a snapshot driver panicked")),
+            Err(_) => Err(Error::unavailable("the runtime is shutting down")),
+        }
+    }
+
+    /// Runs `work` to its end, whether or not the caller waits for it.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.jobs.spawn(work).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_panic() => Err(Error::internal("a metadata call panicked")),
+            Err(_) => Err(Error::unavailable("the runtime is shutting down")),
+        }
+    }
+}
+
+/// The metadata: opened once, handed out as one store per noun.
+#[derive(Clone)]
+pub struct Metadata {
+    inner: Arc<Inner>,
+    recovery: Arc<Recovery>,
+}
+
+impl Metadata {
+    /// Opens the database, and compares it with the directories of the snapshot drivers.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if another process has the database open (naming its pid), or if two drivers have one name;
+    /// `DataLoss` if it is damaged; those of the drivers.
+    pub async fn open(config: MetadataConfig, parts: MetadataParts) -> Result<Metadata> {
+        Self::open_in_boot(config, parts, None).await
+    }
+
+    /// As [`Metadata::open`], taking `boot_id` for the kernel's: for tests of what a new boot does.
+    ///
+    /// # Errors
+    /// As there.
+    #[doc(hidden)]
+    pub async fn open_in_boot(
+        config: MetadataConfig,
+        parts: MetadataParts,
+        boot_id: Option<String>,
+    ) -> Result<Metadata> {
+        let MetadataParts { path, content, drivers, events } = parts;
+        let mut by_name = BTreeMap::new();
+        for driver in drivers {
+            if by_name.insert(driver.name().to_owned(), Arc::clone(&driver)).is_some() {
+                let text = format!("two snapshot drivers are named {:?}", driver.name());
+                return Err(Error::failed_precondition(text));
+            }
+        }
+        let recorder = Arc::new(Recorder::default());
+        let told = Arc::clone(&recorder);
+        let options = StoreOptions {
+            no_sync: config.no_sync,
+            boot_id,
+            on_change: Some(Arc::new(move |table: &str, row| told.row_changed(table, row))),
+            ..StoreOptions::new(path, MIGRATIONS)
+        };
+        let store = match tokio::task::spawn_blocking(|| Store::open(options)).await {
+            Ok(store) => store?,
+            Err(_) => return Err(Error::internal("opening the database panicked")),
+        };
+        let inner = Arc::new(Inner {
+            store,
+            config,
+            content,
+            drivers: by_name,
+            events,
+            digests: KeyLocks::default(),
+            snapshot_locks: KeyLocks::default(),
+            next_snapshot: AtomicI64::new(1),
+            recorder,
+            collector: Collector::default(),
+            garbage: Garbage::default(),
+            pending: Pending::default(),
+            purges: Mutex::default(),
+            purge_locks: KeyLocks::default(),
+            jobs: TaskTracker::new(),
+            driver_calls: Semaphore::new(DRIVER_CALLS),
+        });
+        let recovery = Arc::new(inner.recover().await?);
+        if inner.store.boot().last == LastStop::Unclean {
+            inner.check_in_background();
+        }
+        Ok(Metadata { inner, recovery })
+    }
+
+    /// The namespaces.
+    pub fn namespaces(&self) -> MetadataNamespaces {
+        MetadataNamespaces::new(Arc::clone(&self.inner))
+    }
+
+    /// The containers.
+    pub fn containers(&self) -> MetadataContainers {
+        MetadataContainers::new(Arc::clone(&self.inner))
+    }
+
+    /// The images.
+    pub fn images(&self) -> MetadataImages {
+        MetadataImages::new(Arc::clone(&self.inner))
+    }
+
+    /// The leases.
+    pub fn leases(&self) -> MetadataLeases {
+        MetadataLeases::new(Arc::clone(&self.inner))
+    }
+
+    /// The content, by namespace.
+    pub fn content(&self) -> MetadataContent {
+        MetadataContent::new(Arc::clone(&self.inner))
+    }
+
+    /// The sandboxes.
+    pub fn sandboxes(&self) -> MetadataSandboxes {
+        MetadataSandboxes::new(Arc::clone(&self.inner))
+    }
+
+    /// One snapshotter by its driver's name, if there is such a driver.
+    pub fn snapshotter(&self, name: &str) -> Option<MetadataSnapshotter> {
+        let driver = self.inner.drivers.get(name)?;
+        Some(MetadataSnapshotter::new(Arc::clone(&self.inner), Arc::clone(driver)))
+    }
+
+    /// The names of all snapshotters.
+    pub fn snapshotters(&self) -> Vec<String> {
+        self.inner.drivers.keys().cloned().collect()
+    }
+
+    /// This boot, and how the database was left before.
+    pub fn boot(&self) -> &Boot {
+        self.inner.store.boot()
+    }
+
+    /// What was found amiss when the database was opened.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Collects garbage and returns when that is done. Calls that wait at the same time share a collection.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn collect(&self) -> Result<CollectionStats> {
+        self.inner.collect().await
+    }
+
+    /// Schedules collections, and makes committed snapshots durable in the background, until `shutdown`.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        let parts = async {
+            tokio::join!(self.inner.schedule_collections(), self.inner.sync_snapshots());
+        };
+        tokio::select! {
+            // Both only wait and start jobs, which go on.
+            () = parts => {}
+            () = shutdown => {}
+        }
+    }
+
+    /// Waits for the jobs under way, makes committed snapshots durable as far as `grace` allows, and closes the database. The next
+    /// start finds the mark of a clean stop if nothing was left.
+    ///
+    /// # Errors
+    /// Those of the last write. It is closed all the same.
+    pub async fn close(&self, grace: Duration) -> Result<()> {
+        let end = Instant::now() + grace;
+        self.inner.jobs.close();
+        if tokio::time::timeout(grace, self.inner.jobs.wait()).await.is_err() {
+            tracing::warn!("metadata jobs are still under way at the end of the grace period");
+        }
+        let clean = self.inner.sync_all_until(end).await;
+        self.inner.store.close(clean).await
+    }
+}

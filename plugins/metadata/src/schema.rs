@@ -1,0 +1,127 @@
+//! The tables, and the steps that led to them.
+
+use gantry_store::Migration;
+
+/// Every step of the schema, oldest first. A step that was released is never changed.
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration { name: "first tables", sql: FIRST }];
+
+/// Times are text, `seconds.nanoseconds` since the epoch: exact for every time a client may send. Keys compare by bytes.
+///
+/// Ids of what is collected are never used twice, so that a collection cannot mistake a new row for one it has seen. Labels have
+/// no row ids of their own; whoever changes labels also updates the owner's row, and that is what a running collection notices.
+const FIRST: &str = "
+CREATE TABLE namespaces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE labels (
+    kind INTEGER NOT NULL, owner INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (kind, owner, key)
+) STRICT, WITHOUT ROWID;
+-- What a collection asks: which records are roots by label or expire, and who points back at an object.
+CREATE INDEX labels_roots ON labels (kind, owner, key, value)
+    WHERE (key = 'containerd.io/gc.expire' OR (key >= 'containerd.io/gc.root' AND key < 'containerd.io/gc.roou'));
+CREATE INDEX labels_back ON labels (value, key, kind, owner)
+    WHERE (key >= 'containerd.io/gc.bref.' AND key < 'containerd.io/gc.bref/');
+CREATE INDEX labels_conditions ON labels (key, value, kind, owner)
+    WHERE (key >= 'containerd.io/gc.cond.' AND key < 'containerd.io/gc.cond/');
+
+CREATE TABLE extensions (
+    kind INTEGER NOT NULL, owner INTEGER NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (kind, owner, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE containers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    image TEXT NOT NULL, runtime TEXT NOT NULL, options_type TEXT, options BLOB, spec_type TEXT, spec BLOB,
+    snapshotter TEXT NOT NULL, snapshot_key TEXT NOT NULL, sandbox TEXT NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+    UNIQUE (namespace, name)
+) STRICT;
+
+CREATE TABLE sandboxes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    runtime TEXT NOT NULL, options_type TEXT, options BLOB, spec_type TEXT, spec BLOB, sandboxer TEXT NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+    UNIQUE (namespace, name)
+) STRICT;
+
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+    UNIQUE (namespace, name)
+) STRICT;
+CREATE TABLE annotations (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE, key TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (image, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE leases (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    UNIQUE (namespace, name)
+) STRICT;
+CREATE TABLE lease_resources (
+    id INTEGER PRIMARY KEY,
+    lease INTEGER NOT NULL REFERENCES leases (id) ON DELETE CASCADE, kind TEXT NOT NULL, name TEXT NOT NULL,
+    UNIQUE (lease, kind, name)
+) STRICT;
+
+CREATE TABLE blobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, digest TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+    UNIQUE (namespace, digest)
+) STRICT;
+CREATE INDEX blobs_digest ON blobs (digest);
+
+-- expected: a blob that another namespace has already and that this ingest may become without any data.
+-- expires: seconds since the epoch; null while a lease is to keep it.
+CREATE TABLE ingests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, ref TEXT NOT NULL,
+    backend_ref TEXT NOT NULL, expected TEXT, expires INTEGER,
+    UNIQUE (namespace, ref)
+) STRICT;
+CREATE INDEX ingests_backend ON ingests (backend_ref);
+CREATE INDEX ingests_expected ON ingests (expected) WHERE expected IS NOT NULL;
+
+-- id is the directory's name. unsynced: the directory's files may still be in memory only, in the boot named beside it.
+CREATE TABLE snapshots (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    snapshotter TEXT NOT NULL, namespace TEXT NOT NULL, key TEXT NOT NULL,
+    parent INTEGER REFERENCES snapshots (id), kind INTEGER NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+    used_bytes INTEGER, used_inodes INTEGER,
+    boot_id TEXT NOT NULL, unsynced INTEGER NOT NULL,
+    UNIQUE (snapshotter, namespace, key)
+) STRICT;
+CREATE INDEX snapshots_parent ON snapshots (parent) WHERE parent IS NOT NULL;
+CREATE INDEX snapshots_unsynced ON snapshots (kind, boot_id, id) WHERE unsynced = 1;
+CREATE INDEX snapshots_namespace ON snapshots (namespace, snapshotter);
+
+-- A record's labels and extensions go with it. The numbers are those of `Owner` in labels.rs.
+CREATE TRIGGER namespaces_gone AFTER DELETE ON namespaces BEGIN
+    DELETE FROM labels WHERE kind = 1 AND owner = OLD.id; END;
+CREATE TRIGGER containers_gone AFTER DELETE ON containers BEGIN
+    DELETE FROM labels WHERE kind = 2 AND owner = OLD.id;
+    DELETE FROM extensions WHERE kind = 2 AND owner = OLD.id; END;
+CREATE TRIGGER images_gone AFTER DELETE ON images BEGIN
+    DELETE FROM labels WHERE kind = 3 AND owner = OLD.id; END;
+CREATE TRIGGER blobs_gone AFTER DELETE ON blobs BEGIN
+    DELETE FROM labels WHERE kind = 4 AND owner = OLD.id; END;
+CREATE TRIGGER snapshots_gone AFTER DELETE ON snapshots BEGIN
+    DELETE FROM labels WHERE kind = 5 AND owner = OLD.id; END;
+CREATE TRIGGER leases_gone AFTER DELETE ON leases BEGIN
+    DELETE FROM labels WHERE kind = 6 AND owner = OLD.id; END;
+CREATE TRIGGER sandboxes_gone AFTER DELETE ON sandboxes BEGIN
+    DELETE FROM labels WHERE kind = 7 AND owner = OLD.id;
+    DELETE FROM extensions WHERE kind = 7 AND owner = OLD.id; END;
+";

@@ -1,0 +1,388 @@
+//! One snapshotter by key and namespace, on top of a driver that knows only directories by number.
+//!
+//! ```text
+//! prepare:  number ── directory ── record (name and number, in one transaction)
+//! commit:   fix-ups on disk ── record
+//! remove:   record ── directory out of the way ── its content deleted in the background
+//! ```
+//!
+//! So a crash leaves at worst a directory without record, which the next start takes away, and never a record without its
+//! directory. Numbers are never used again, so a directory that waits for its removal is in nobody's way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use gantry_core::field_mask::FieldMask;
+use gantry_core::filters::Filters;
+use gantry_core::mount::Mount;
+use gantry_core::snapshots::{
+    CommitSnapshot, DriverSnapshot, NewSnapshot, SnapshotDriver, SnapshotInfo, SnapshotKind, SnapshotUsage,
+    Snapshotter,
+};
+use gantry_core::wire_names::LABEL_SNAPSHOT_REF;
+use gantry_core::{Context, Error, ItemStream, Labels, Result, SnapshotKey};
+use gantry_store::{Reading, Writing, params};
+
+use crate::columns::{length_at, length_to_column};
+use crate::database::Inner;
+use crate::leases::{self, ResourceKind};
+use crate::snapshot_records::{self as records, NewRecord, Record, Space};
+use crate::{labels, namespaces, paging};
+
+const PAGE: usize = 256;
+
+/// A snapshotter whose names are kept in the database.
+#[derive(Clone)]
+pub struct MetadataSnapshotter {
+    inner: Arc<Inner>,
+    driver: Arc<dyn SnapshotDriver>,
+    name: String,
+}
+
+/// Whether a snapshot can be made or committed under a name.
+enum Plan<T> {
+    /// The name is taken by this snapshot, which the caller's lease is to keep all the same.
+    Taken(String, Error),
+    Free(T),
+}
+
+fn taken(key: &str) -> Error {
+    Error::already_exists(format!("snapshot {key:?}"))
+}
+
+impl MetadataSnapshotter {
+    pub(crate) fn new(inner: Arc<Inner>, driver: Arc<dyn SnapshotDriver>) -> Self {
+        let name = driver.name().to_owned();
+        MetadataSnapshotter { inner, driver, name }
+    }
+
+    /// Its driver's name, for example `overlayfs`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its driver can do besides.
+    pub fn capabilities(&self) -> Vec<String> {
+        self.driver.capabilities()
+    }
+
+    fn space(&self, cx: &Context) -> Result<Space> {
+        Ok(Space { snapshotter: self.name.clone(), namespace: cx.namespace()?.clone() })
+    }
+
+    fn resource(&self) -> ResourceKind {
+        ResourceKind::Snapshots(self.name.clone())
+    }
+
+    /// Calls the driver on the blocking pool.
+    async fn drive<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn SnapshotDriver) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let driver = Arc::clone(&self.driver);
+        self.inner.blocking(move || call(driver.as_ref())).await
+    }
+
+    /// Lets the caller's lease keep a snapshot that was there already, and gives the error that says so.
+    async fn keep_taken<T>(&self, cx: &Context, key: String, error: Error) -> Result<T> {
+        if cx.lease().is_some() {
+            let (cx, resource) = (cx.clone(), self.resource());
+            let write = move |db: &Writing<'_>| leases::add_to_lease(db, &cx, &resource, &key).map(drop);
+            self.inner.change(write).await?;
+        }
+        Err(error)
+    }
+
+    async fn make(self, cx: Context, new: NewSnapshot, kind: SnapshotKind) -> Result<Vec<Mount>> {
+        let space = self.space(&cx)?;
+        let new_labels = labels::checked(new.labels).map_err(|error| error.context("info.Labels"))?;
+        let (key, parent_key) = (new.key, new.parent);
+        let read = {
+            let (cx, space, key, parent_key) = (cx.clone(), space.clone(), key.clone(), parent_key.clone());
+            let target = new_labels.get(LABEL_SNAPSHOT_REF).cloned();
+            move |db: &Reading<'_>| plan_new(db, &cx, &space, &key, parent_key.as_ref(), target)
+        };
+        let parents = match self.inner.store.read(read).await? {
+            Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
+            Plan::Free(parents) => parents,
+        };
+        let id = self.inner.next_snapshot.fetch_add(1, Ordering::SeqCst);
+        let directory = DriverSnapshot {
+            id: records::directory(id)?,
+            kind,
+            parents: parents.clone(),
+            labels: new_labels.clone(),
+        };
+        let made = move |driver: &dyn SnapshotDriver| {
+            driver.create(&directory)?;
+            match driver.mounts(&directory) {
+                Ok(mounts) => Ok(mounts),
+                Err(error) => {
+                    driver.retire(directory.id)?;
+                    Err(error)
+                }
+            }
+        };
+        let mounts = self.drive(made).await?;
+        let boot_id = self.inner.store.boot().id.clone();
+        let resource = self.resource();
+        let parent = parents.first().copied().map(i64::try_from).transpose();
+        let parent = parent.map_err(|_| Error::internal("a parent's directory number"))?;
+        let write = move |db: &Writing<'_>| {
+            namespaces::ensure(db, &space.namespace)?;
+            leases::add_to_lease(db, &cx, &resource, key.as_str())?;
+            if records::find(db, &space, key.as_str())?.is_some() {
+                return Err(taken(key.as_str()));
+            }
+            // The parent may have gone, or come anew, since its chain was read.
+            if let Some(parent_key) = &parent_key
+                && Some(records::parent(db, &space, parent_key)?.id) != parent
+            {
+                return Err(Error::not_found(format!("parent snapshot {parent_key:?} was replaced")));
+            }
+            let record = NewRecord { id, key: &key, parent, kind, labels: &new_labels, boot_id: &boot_id };
+            records::insert(db, &space, &record)
+        };
+        if let Err(error) = self.inner.change(write).await {
+            if !self.inner.retire(&self.name, id).await {
+                self.inner.garbage.add_directory(&self.name, id);
+            }
+            return Err(error);
+        }
+        Ok(mounts)
+    }
+
+    async fn commit_active(self, cx: Context, how: CommitSnapshot) -> Result<()> {
+        let space = self.space(&cx)?;
+        let new_labels = labels::checked(how.labels).map_err(|error| error.context("info.Labels"))?;
+        let (name, key, rebase) = (how.name, how.key, how.parent);
+        let read = {
+            let (cx, space, name, key) = (cx.clone(), space.clone(), name.clone(), key.clone());
+            let rebase = rebase.clone();
+            move |db: &Reading<'_>| plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())
+        };
+        let (active, new_parents) = match self.inner.store.read(read).await? {
+            Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
+            Plan::Free(plan) => plan,
+        };
+        // Held from the fix-ups on disk to the record, so that two commits do not meet in one directory.
+        let _alone = self.inner.snapshot_locks.lock(active).await;
+        let (directory, parents) = {
+            let (space, key) = (space.clone(), key.clone());
+            let again = move |db: &Reading<'_>| {
+                let record = records::existing(db, &space, &key)?;
+                if record.id != active {
+                    return Err(Error::not_found(format!("snapshot {key:?} was replaced")));
+                }
+                driver_snapshot(db, &record)
+            };
+            (self.inner.store.read(again).await?, new_parents.clone())
+        };
+        self.drive(move |driver| driver.commit(&directory, &parents)).await?;
+        let boot_id = self.inner.store.boot().id.clone();
+        let resource = self.resource();
+        let parent = new_parents.first().copied().map(i64::try_from).transpose();
+        let parent = parent.map_err(|_| Error::internal("a parent's directory number"))?;
+        let write = move |db: &Writing<'_>| {
+            // Looked at anew: others may have come in between.
+            match plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())? {
+                Plan::Taken(_, error) => return Err(error),
+                Plan::Free((id, parents)) if id == active && parents == new_parents => {}
+                Plan::Free(_) => return Err(Error::not_found(format!("snapshot {key:?} was replaced"))),
+            }
+            let record = NewRecord {
+                id: active,
+                key: &name,
+                parent,
+                kind: SnapshotKind::Committed,
+                labels: &new_labels,
+                boot_id: &boot_id,
+            };
+            records::commit(db, &record)?;
+            leases::add_to_lease(db, &cx, &resource, name.as_str())?;
+            leases::drop_from_lease(db, &cx, &resource, key.as_str())
+        };
+        self.inner.change(write).await?;
+        self.inner.pending.committed.notify_one();
+        Ok(())
+    }
+
+    async fn remove_record(self, cx: Context, key: SnapshotKey) -> Result<()> {
+        let space = self.space(&cx)?;
+        let resource = self.resource();
+        let write = move |db: &Writing<'_>| {
+            let record = records::existing(db, &space, &key)?;
+            if db.exists("SELECT 1 FROM snapshots WHERE parent = ?1 LIMIT 1", params![record.id])? {
+                return Err(Error::failed_precondition("cannot remove snapshot with child"));
+            }
+            db.execute("DELETE FROM snapshots WHERE id = ?1", params![record.id])?;
+            leases::drop_from_lease(db, &cx, &resource, key.as_str())?;
+            Ok(record.id)
+        };
+        let id = self.inner.delete(write).await?;
+        // The record is gone, and so is the snapshot; what fails from here on is tried again by the next collection.
+        if !self.inner.retire(&self.name, id).await {
+            self.inner.garbage.add_directory(&self.name, id);
+        }
+        Ok(())
+    }
+}
+
+/// Looks at what a new snapshot needs: its parents' directories, nearest first.
+fn plan_new(
+    db: &Reading<'_>,
+    cx: &Context,
+    space: &Space,
+    key: &SnapshotKey,
+    parent: Option<&SnapshotKey>,
+    target: Option<String>,
+) -> Result<Plan<Vec<u64>>> {
+    if let Some(target) = target
+        && records::find(db, space, &target)?.is_some()
+    {
+        let error = Error::already_exists(format!("target snapshot {target:?}"));
+        return Ok(Plan::Taken(target, error));
+    }
+    if records::find(db, space, key.as_str())?.is_some() {
+        return Ok(Plan::Taken(key.as_str().to_owned(), taken(key.as_str())));
+    }
+    leases::check(db, cx)?;
+    let parent = parent.map(|parent| records::parent(db, space, parent)).transpose()?;
+    records::chain(db, parent.map(|parent| parent.id)).map(Plan::Free)
+}
+
+/// Looks at what a commit needs: the directory, and the parents that it will have.
+fn plan_commit(
+    db: &Reading<'_>,
+    cx: &Context,
+    space: &Space,
+    name: &SnapshotKey,
+    key: &SnapshotKey,
+    rebase: Option<&SnapshotKey>,
+) -> Result<Plan<(i64, Vec<u64>)>> {
+    leases::check(db, cx)?;
+    if records::find(db, space, name.as_str())?.is_some() {
+        return Ok(Plan::Taken(name.as_str().to_owned(), taken(name.as_str())));
+    }
+    let active = records::existing(db, space, key)?;
+    if active.info.kind != SnapshotKind::Active {
+        return Err(Error::failed_precondition(format!("snapshot {:?} is not active", key.as_str())));
+    }
+    // Source: observed; a parent given at the commit counts only for a snapshot that has none.
+    let parent = match (active.parent, rebase) {
+        (None, Some(rebase)) => Some(records::parent(db, space, rebase)?.id),
+        (parent, _) => parent,
+    };
+    Ok(Plan::Free((active.id, records::chain(db, parent)?)))
+}
+
+fn driver_snapshot(db: &Reading<'_>, record: &Record) -> Result<DriverSnapshot> {
+    Ok(DriverSnapshot {
+        id: records::directory(record.id)?,
+        kind: record.info.kind,
+        parents: records::chain(db, record.parent)?,
+        labels: record.info.labels.clone(),
+    })
+}
+
+#[async_trait]
+impl Snapshotter for MetadataSnapshotter {
+    async fn prepare(&self, cx: &Context, new: NewSnapshot) -> Result<Vec<Mount>> {
+        self.inner.detached(self.clone().make(cx.clone(), new, SnapshotKind::Active)).await
+    }
+
+    async fn view(&self, cx: &Context, new: NewSnapshot) -> Result<Vec<Mount>> {
+        self.inner.detached(self.clone().make(cx.clone(), new, SnapshotKind::View)).await
+    }
+
+    async fn mounts(&self, cx: &Context, key: &SnapshotKey) -> Result<Vec<Mount>> {
+        let (space, key) = (self.space(cx)?, key.clone());
+        let read = move |db: &Reading<'_>| {
+            let record = records::existing(db, &space, &key)?;
+            if record.info.kind == SnapshotKind::Committed {
+                let text = format!("snapshot {:?} is committed and has no mounts", key.as_str());
+                return Err(Error::failed_precondition(text));
+            }
+            driver_snapshot(db, &record)
+        };
+        let directory = self.inner.store.read(read).await?;
+        self.drive(move |driver| driver.mounts(&directory)).await
+    }
+
+    async fn commit(&self, cx: &Context, how: CommitSnapshot) -> Result<()> {
+        self.inner.detached(self.clone().commit_active(cx.clone(), how)).await
+    }
+
+    async fn remove(&self, cx: &Context, key: &SnapshotKey) -> Result<()> {
+        self.inner.detached(self.clone().remove_record(cx.clone(), key.clone())).await
+    }
+
+    async fn stat(&self, cx: &Context, key: &SnapshotKey) -> Result<SnapshotInfo> {
+        let (space, key) = (self.space(cx)?, key.clone());
+        self.inner.store.read(move |db| Ok(records::existing(db, &space, &key)?.info)).await
+    }
+
+    async fn update(
+        &self,
+        cx: &Context,
+        key: &SnapshotKey,
+        given: Labels,
+        mask: &FieldMask,
+    ) -> Result<SnapshotInfo> {
+        let (space, key, paths) = (self.space(cx)?, key.clone(), mask.paths.clone());
+        let write = move |db: &Writing<'_>| {
+            let mut record = records::existing(db, &space, &key)?;
+            let noun = format!("snapshot {:?}", key.as_str());
+            record.info.labels = labels::update(record.info.labels, &given, &paths, &noun)?;
+            records::set_labels(db, &mut record)?;
+            Ok(record.info)
+        };
+        self.inner.change(write).await
+    }
+
+    async fn list(&self, cx: &Context, filters: &[String]) -> Result<ItemStream<SnapshotInfo>> {
+        let space = self.space(cx)?;
+        let filter = Filters::parse(filters)?;
+        let fetch = move |db: &Reading<'_>, after: Option<&str>, limit: usize| {
+            let page = records::page(db, &space, after.unwrap_or_default(), limit)?;
+            Ok(page.into_iter().map(|info| (info.name.as_str().to_owned(), info)).collect())
+        };
+        Ok(paging::list(Arc::clone(&self.inner), filter, PAGE, Arc::new(fetch)))
+    }
+
+    async fn usage(&self, cx: &Context, key: &SnapshotKey) -> Result<SnapshotUsage> {
+        let (space, key) = (self.space(cx)?, key.clone());
+        let read = move |db: &Reading<'_>| {
+            let record = records::existing(db, &space, &key)?;
+            let sql =
+                "SELECT used_bytes, used_inodes FROM snapshots WHERE id = ?1 AND used_bytes IS NOT NULL";
+            let known = db.one(sql, params![record.id], |row| {
+                Ok(SnapshotUsage { size_bytes: length_at(row, 0)?, inodes: length_at(row, 1)? })
+            })?;
+            Ok((record, known))
+        };
+        let (record, known) = self.inner.store.read(read).await?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let directory = records::directory(record.id)?;
+        let usage = self.drive(move |driver| driver.usage(directory)).await?;
+        if record.info.kind == SnapshotKind::Committed {
+            // It cannot change any more, and walking it is slow.
+            let (bytes, inodes) = (length_to_column(usage.size_bytes)?, length_to_column(usage.inodes)?);
+            let write = move |db: &Writing<'_>| {
+                let sql =
+                    "UPDATE snapshots SET used_bytes = ?2, used_inodes = ?3 WHERE id = ?1 AND kind = ?4";
+                db.execute(sql, params![record.id, bytes, inodes, records::COMMITTED]).map(drop)
+            };
+            self.inner.store.write(write).await?;
+        }
+        Ok(usage)
+    }
+
+    async fn cleanup(&self, _cx: &Context) -> Result<()> {
+        // Source: observed; the collection cleans up by itself.
+        Err(Error::unimplemented("snapshots cleanup"))
+    }
+}

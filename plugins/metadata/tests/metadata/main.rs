@@ -1,0 +1,13 @@
+//! What the metadata promises, noun by noun, and after a crash. Each test states a line of the semantics that clients rely on.
+#![allow(clippy::unwrap_used)]
+
+mod collection;
+mod containers;
+mod content;
+mod crash;
+mod images;
+mod leases;
+mod namespaces;
+mod sandboxes;
+mod snapshots;
+mod support;
