@@ -1,4 +1,6 @@
 //! Our client against our server.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::sync::atomic::Ordering;

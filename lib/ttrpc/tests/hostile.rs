@@ -1,4 +1,6 @@
 //! Peers that do not keep to the protocol. Each costs itself an error, and nobody else anything.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::path::Path;

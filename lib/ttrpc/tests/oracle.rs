@@ -1,4 +1,6 @@
 //! The `ttrpc` crate as the other end, in both directions.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::collections::HashMap;
