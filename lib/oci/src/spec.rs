@@ -10,12 +10,14 @@ pub mod environment;
 pub mod seccomp;
 pub mod sysctl;
 
+mod exec;
 mod options;
 
 use std::path::{Path, PathBuf};
 
 use gantry_core::{Error, Result};
 
+pub use exec::{ExecOptions, exec_process};
 pub use options::{CapabilityChoice, Cpu, Memory, Seccomp, SpecOptions, UserNamespace};
 
 use crate::runtime::{

@@ -122,6 +122,21 @@ pub fn resolve_numbers(user: &str) -> Result<Option<User>> {
     Ok(Some(User { uid, gid, additional_gids: vec![gid], ..User::default() }))
 }
 
+/// Who `user` is, looked up in `rootfs` if there is one.
+///
+/// # Errors
+/// As [`resolve`]; `FailedPrecondition` if there is no `rootfs` and looking up is needed.
+pub fn find(user: &str, rootfs: Option<&Rootfs>) -> Result<User> {
+    match rootfs {
+        Some(rootfs) => resolve(rootfs, user),
+        None => resolve_numbers(user)?.ok_or_else(|| {
+            Error::failed_precondition(format!(
+                "user {user:?} cannot be looked up without a root file system"
+            ))
+        }),
+    }
+}
+
 /// The group ids of `groups`, each a number or a name.
 ///
 /// # Errors

@@ -105,8 +105,13 @@ pub fn current() -> Result<Vec<Capability>> {
     Ok(ALL.iter().enumerate().filter(|(number, _)| bits >> number & 1 == 1).map(|(_, one)| *one).collect())
 }
 
-/// Gives the process of `spec` exactly `capabilities`. Inheritable and ambient ones stay empty (S09).
+/// Gives the process of `spec` exactly `capabilities`.
 pub fn set(spec: &mut Spec, capabilities: impl IntoIterator<Item = Capability>) {
+    super::process(spec).set_capabilities(Some(sets(capabilities)));
+}
+
+/// The sets of a process with exactly `capabilities`. Inheritable and ambient ones stay empty (S09).
+pub(crate) fn sets(capabilities: impl IntoIterator<Item = Capability>) -> LinuxCapabilities {
     let capabilities: HashSet<Capability> = capabilities.into_iter().collect();
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(capabilities.clone()));
@@ -115,7 +120,7 @@ pub fn set(spec: &mut Spec, capabilities: impl IntoIterator<Item = Capability>) 
     // The crate's default is not empty.
     sets.set_inheritable(None);
     sets.set_ambient(None);
-    super::process(spec).set_capabilities(Some(sets));
+    sets
 }
 
 /// The capabilities that the process of `spec` can have at most.

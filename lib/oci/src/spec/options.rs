@@ -402,9 +402,7 @@ fn find_user(who: &str, rootfs: Option<&Rootfs>, look: bool) -> Result<User> {
         Some(rootfs) if look => user::resolve(rootfs, who),
         Some(_) => Ok(User::default()),
         None if who.is_empty() => Ok(User::default()),
-        None => user::resolve_numbers(who)?.ok_or_else(|| {
-            Error::failed_precondition(format!("user {who:?} cannot be looked up without a root file system"))
-        }),
+        None => user::find(who, None),
     }
 }
 
