@@ -5,6 +5,8 @@
 //! or by [`FakeRegistry`] (with faults on request), and is used through [`Ctr`] on a [`Daemon`].
 //! [`Leftovers`] names everything that a story did not clean up.
 //!
+//! [`suite`] holds what every implementation of a trait of `core` promises.
+//!
 //! This crate knows no plugin and nothing of a daemon's inside: it sees binaries and sockets. It is
 //! only ever a dev-dependency, so its fixtures panic with a message rather than return errors.
 #![forbid(unsafe_code)]
@@ -23,6 +25,7 @@ pub mod isolate;
 mod leftovers;
 mod normalise;
 mod registry;
+pub mod suite;
 mod tar;
 
 pub use binaries::{bin_dir, find_in_path, workspace_root};

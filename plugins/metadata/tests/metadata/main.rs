@@ -4,9 +4,11 @@
 mod collection;
 mod containers;
 mod content;
+mod contract;
 mod crash;
 mod images;
 mod leases;
+mod load;
 mod namespaces;
 mod sandboxes;
 mod snapshots;

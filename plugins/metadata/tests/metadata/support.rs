@@ -270,7 +270,11 @@ impl ContentWriter for FileWriter {
     }
 
     async fn truncate(&mut self, size_bytes: u64) -> Result<()> {
-        Ok(fs::OpenOptions::new().write(true).open(self.path.join("data"))?.set_len(size_bytes)?)
+        let file = fs::OpenOptions::new().write(true).open(self.path.join("data"))?;
+        if size_bytes > file.metadata()?.len() {
+            return Err(Error::new(ErrorKind::OutOfRange, "truncate beyond the end"));
+        }
+        Ok(file.set_len(size_bytes)?)
     }
 
     async fn status(&mut self) -> Result<IngestStatus> {
