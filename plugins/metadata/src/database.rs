@@ -1,7 +1,7 @@
 //! The database as a whole: opening, what all parts share, closing.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -250,6 +250,16 @@ impl Metadata {
     /// The names of all snapshotters.
     pub fn snapshotters(&self) -> Vec<String> {
         self.inner.drivers.keys().cloned().collect()
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        self.inner.store.path()
+    }
+
+    /// What the operator set.
+    pub fn config(&self) -> &MetadataConfig {
+        &self.inner.config
     }
 
     /// This boot, and how the database was left before.

@@ -15,6 +15,20 @@ use super::changes::Change;
 use super::references::{Meaning, Target, UsedAt, meaning};
 use crate::labels::{self, Owner};
 
+// The conditions in these statements are those of the partial indexes, to the letter: else SQLite would read every label.
+
+/// Labels that make their owner a root, or end it.
+pub(super) const ROOT_LABELS: &str = "SELECT kind, owner, key, value FROM labels WHERE (key = 'containerd.io/gc.expire' OR \
+     (key >= 'containerd.io/gc.root' AND key < 'containerd.io/gc.roou'))";
+
+/// Labels that may point back at the object named so.
+pub(super) const BACK_REFERENCES: &str = "SELECT kind, owner, key FROM labels WHERE value = ?1 \
+     AND (key >= 'containerd.io/gc.bref.' AND key < 'containerd.io/gc.bref/')";
+
+/// Labels with conditions on a snapshot, and when snapshots were used.
+pub(super) const CONDITIONS: &str = "SELECT kind, owner, key, value FROM labels \
+     WHERE (key >= 'containerd.io/gc.cond.' AND key < 'containerd.io/gc.cond/')";
+
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum NodeKind {
@@ -85,13 +99,15 @@ enum Depth {
 pub(crate) struct Marker {
     now: SystemTime,
     alive: HashMap<Node, Depth>,
+    /// Whether anything points back or has a condition; mostly nothing does, and need not be looked for.
+    any_backwards: bool,
     /// How many of the recorder's changes were looked at.
     seen: usize,
 }
 
 impl Marker {
     pub(crate) fn new(now: SystemTime) -> Self {
-        Marker { now, alive: HashMap::new(), seen: 0 }
+        Marker { now, alive: HashMap::new(), any_backwards: false, seen: 0 }
     }
 
     /// Whether `node` is kept.
@@ -106,11 +122,10 @@ impl Marker {
 
     /// Marks every root, and what is reached from it.
     pub(crate) fn mark_roots(&mut self, db: &Reading<'_>) -> Result<()> {
+        self.any_backwards = any_backwards(db)?;
         let mut expired = HashSet::new();
         let mut labelled = HashSet::new();
-        let sql = "SELECT kind, owner, key, value FROM labels WHERE (key = 'containerd.io/gc.expire' OR \
-                   (key >= 'containerd.io/gc.root' AND key < 'containerd.io/gc.roou'))";
-        db.each(sql, [], |row| {
+        db.each(ROOT_LABELS, [], |row| {
             let Some(kind) = NodeKind::of_owner(row.get(0)?) else { return Ok(()) };
             let node = Node { kind, id: row.get(1)? };
             match meaning(&row.get::<String>(2)?, &row.get::<String>(3)?) {
@@ -155,6 +170,7 @@ impl Marker {
                 }
             }
         }
+        self.any_backwards |= any_backwards(db)?;
         for node in changed {
             // Forgotten first, so that it is expanded again. Whatever changed is kept this time, wanted or not: a snapshot that was
             // committed meanwhile may now have the name that somebody refers to.
@@ -232,15 +248,22 @@ impl Marker {
         if depth == Depth::Flat {
             return Ok(());
         }
-        let Some(namespace) = namespace_of(db, node)? else { return Ok(()) };
-        for meaning in self.meanings(db, node)? {
-            if let Meaning::References(targets) = meaning {
-                for target in targets {
-                    found.extend(find(db, &namespace, &target)?.map(|node| (node, Depth::Full)));
-                }
-            }
+        let references: Vec<Target> = self
+            .meanings(db, node)?
+            .into_iter()
+            .flat_map(|meaning| match meaning {
+                Meaning::References(targets) => targets,
+                _ => Vec::new(),
+            })
+            .collect();
+        if references.is_empty() && !self.any_backwards {
+            return Ok(());
         }
-        self.expand_backwards(db, node, &namespace, found)
+        let Some(namespace) = namespace_of(db, node)? else { return Ok(()) };
+        for target in references {
+            found.extend(find(db, &namespace, &target)?.map(|node| (node, Depth::Full)));
+        }
+        if self.any_backwards { self.expand_backwards(db, node, &namespace, found) } else { Ok(()) }
     }
 
     /// Finds those that live as long as `node` does.
@@ -259,18 +282,14 @@ impl Marker {
             | Target::Snapshot { key, .. } => key,
         };
         let mut owners = Vec::new();
-        let sql = "SELECT kind, owner, key FROM labels WHERE value = ?1 \
-                   AND (key >= 'containerd.io/gc.bref.' AND key < 'containerd.io/gc.bref/')";
-        db.each(sql, params![key], |row| {
+        db.each(BACK_REFERENCES, params![key], |row| {
             if meaning(&row.get::<String>(2)?, key) == Meaning::BackReference(name.clone()) {
                 owners.push((row.get(0)?, row.get(1)?));
             }
             Ok(())
         })?;
         if node.kind == NodeKind::Snapshot {
-            let sql = "SELECT kind, owner, key, value FROM labels \
-                       WHERE (key >= 'containerd.io/gc.cond.' AND key < 'containerd.io/gc.cond/')";
-            let conditions = db.all(sql, [], |row| {
+            let conditions = db.all(CONDITIONS, [], |row| {
                 let means = meaning(&row.get::<String>(2)?, &row.get::<String>(3)?);
                 Ok((row.get::<i64>(0)?, row.get::<i64>(1)?, means))
             })?;
@@ -292,6 +311,13 @@ impl Marker {
         }
         Ok(())
     }
+}
+
+/// Whether any label points back at an object, or has a condition on one.
+fn any_backwards(db: &Reading<'_>) -> Result<bool> {
+    let back = "SELECT 1 FROM labels WHERE (key >= 'containerd.io/gc.bref.' AND key < 'containerd.io/gc.bref/') LIMIT 1";
+    let conditions = "SELECT 1 FROM labels WHERE (key >= 'containerd.io/gc.cond.' AND key < 'containerd.io/gc.cond/') LIMIT 1";
+    Ok(db.exists(back, [])? || db.exists(conditions, [])?)
 }
 
 /// Every object of a kind.

@@ -183,3 +183,6 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,6 @@ mod contract;
 mod crash;
 mod images;
 mod leases;
-mod load;
 mod namespaces;
 mod sandboxes;
 mod snapshots;
