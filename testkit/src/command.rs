@@ -268,6 +268,24 @@ impl Pty {
         });
     }
 
+    /// Types `text` again and again until `wanted` was shown: for what becomes true a moment later.
+    pub fn type_until(&mut self, text: &str, wanted: &str) {
+        let line = self.child.line.clone();
+        let mut rounds = 0;
+        eventually(&format!("{wanted:?} in answer to {text:?} on the terminal of {line}"), || {
+            assert!(
+                self.child.try_wait().is_none(),
+                "{line} ended without showing {wanted:?}:\n{}",
+                self.screen()
+            );
+            if rounds % 10 == 0 {
+                self.type_text(text);
+            }
+            rounds += 1;
+            self.screen().contains(wanted).then_some(())
+        });
+    }
+
     /// Sets the terminal's size, as a window manager would.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         set_size(&self.master, columns, rows);

@@ -15,7 +15,19 @@ struct Lists {
     licences: BTreeSet<String>,
     sources: BTreeSet<String>,
     #[serde(default)]
+    licence_of: Vec<LicenceOf>,
+    #[serde(default)]
     duplicate: Vec<Duplicate>,
+}
+
+/// A crate whose licence was looked up by a person: it names none, or one that is not for everybody.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LicenceOf {
+    name: String,
+    licence: String,
+    /// Where it was found, or why it is acceptable.
+    because: String,
 }
 
 /// A crate that may be there in several versions.
@@ -39,9 +51,19 @@ pub(crate) fn dependencies() -> Result<()> {
     for package in metadata.used() {
         count += 1;
         let who = format!("{} {}", package.name, package.version);
-        match package.license.as_deref() {
-            None => wrong.push(format!("{who} names no licence")),
-            Some(licence) => match permitted(licence, &lists.licences) {
+        let known = lists.licence_of.iter().find(|known| known.name == package.name);
+        match (package.license.as_deref(), known) {
+            (_, Some(known)) if known.because.is_empty() => {
+                wrong.push(format!("deny.toml: no reason for {who}"))
+            }
+            // What a person looked up counts as long as the crate does not say otherwise.
+            (None, Some(_)) => {}
+            (Some(licence), Some(known)) => match permitted(licence, &[known.licence.clone()].into()) {
+                Ok(true) => {}
+                _ => wrong.push(format!("{who} has the licence {licence}, not {}", known.licence)),
+            },
+            (None, None) => wrong.push(format!("{who} names no licence")),
+            (Some(licence), None) => match permitted(licence, &lists.licences) {
                 Ok(true) => {}
                 Ok(false) => wrong.push(format!("{who} has the licence {licence}")),
                 Err(error) => wrong.push(format!("{who}: {error}")),

@@ -13,7 +13,10 @@ pub(crate) const NEEDED: &[&str] = &[
     "gcc",             // SQLite, zstd and ring are compiled
     "libc6-dev",       //
     "libseccomp-dev",  // the built-in runtime's filters
-    "pkg-config",      // finds it
+    "libelf-dev",      // its device rules on cgroup v2, which libbpf loads
+    "zlib1g-dev",      //
+    "make",            // builds libbpf
+    "pkg-config",      // finds these libraries
     "containerd",      // the peer, its shim, and ctr
     "runc",            // a runtime by name
     "crun",            // another

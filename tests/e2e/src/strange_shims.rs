@@ -37,9 +37,9 @@ fn serves(mut daemon: Daemon, shim: &Path) {
 
     let mut terminal = ctr.on_terminal(&["run", "--rm", "-t", BUSYBOX, "c2", "/bin/sh"]);
     terminal.wait_for("#");
-    terminal.type_text("stty size; exit 5\n");
+    terminal.type_until("stty size\n", "30 100\n");
+    terminal.type_text("exit 5\n");
     assert_eq!(terminal.wait(), 5, "{}", terminal.screen());
-    assert!(terminal.screen().contains("30 100"), "{}", terminal.screen());
 
     let pid_file = daemon.dir().join("pid");
     let script = "trap 'exit 3' TERM; while true; do sleep 0.1; done";
