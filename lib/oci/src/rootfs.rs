@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use gantry_core::mount::Mount;
 use gantry_core::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
+
+mod layers;
 
 /// The largest file that is read, in bytes. A directory service's export of some hundred thousand users fits.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -17,10 +20,11 @@ pub const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Source: what the original's parser takes of `/etc/group`.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// A directory that is a container's root file system.
+/// A container's root file system, to be read without mounting it.
 #[derive(Debug)]
 pub struct Rootfs {
-    directory: OwnedFd,
+    /// The directories that it is made of, the uppermost first. Never empty.
+    layers: Vec<OwnedFd>,
 }
 
 impl Rootfs {
@@ -29,63 +33,43 @@ impl Rootfs {
     /// # Errors
     /// `NotFound` and other errors of opening a directory.
     pub fn open(path: &Path) -> Result<Self> {
-        let directory =
-            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| {
-                    Error::io(errno.into()).context(format!("open root file system {}", path.display()))
-                })?;
-        Ok(Rootfs { directory })
+        Ok(Rootfs { layers: vec![open_directory(path)?] })
     }
 
     /// Takes a directory that is open already.
     pub fn from_directory(directory: OwnedFd) -> Self {
-        Rootfs { directory }
+        Rootfs { layers: vec![directory] }
+    }
+
+    /// The root file system that `mounts` would make, where that can be read without mounting: a bind mount, or an
+    /// overlay. `None` for other mounts.
+    ///
+    /// # Errors
+    /// Those of opening the directories that the mounts name.
+    pub fn from_mounts(mounts: &[Mount]) -> Result<Option<Self>> {
+        let [mount] = mounts else { return Ok(None) };
+        let Some(directories) = layers::directories(mount) else { return Ok(None) };
+        let layers = directories.iter().map(|path| open_directory(path)).collect::<Result<Vec<_>>>()?;
+        Ok((!layers.is_empty()).then_some(Rootfs { layers }))
     }
 
     /// Opens a regular file; `None` if there is none. Every link is followed inside this root only.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not a regular file or larger than [`MAX_FILE_BYTES`].
+    /// `InvalidArgument` if it is not a regular file or larger than [`MAX_FILE_BYTES`]; `Unimplemented` if only
+    /// mounting can tell, because a link may lead from one layer into another.
     pub fn open_file(&self, path: &str) -> Result<Option<File>> {
-        let failed = |errno: Errno| Error::io(errno.into()).context(format!("open {path} of the image"));
-        // First without opening it for reading: opening a device can already do something.
-        let handle = match self.resolve(path, OFlags::PATH) {
-            Ok(handle) => handle,
-            // A link to a name that is not there, a directory that is a file, or links in a circle.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::LOOP | Errno::NAMETOOLONG) => {
-                return Err(Error::invalid_argument(format!(
-                    "{path} of the image is a link that leads nowhere"
-                )));
-            }
-            Err(errno) => return Err(failed(errno)),
-        };
-        let first = regular(path, &handle)?;
-        // Non-blocking, in case it was exchanged for a FIFO meanwhile.
-        let file = self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(failed)?;
-        if regular(path, &file)? != first {
-            return Err(Error::failed_precondition(format!(
-                "{path} of the image changed while it was opened"
-            )));
+        if let [only] = self.layers.as_slice() {
+            return open_below(only.as_fd(), path, ResolveFlags::IN_ROOT);
         }
-        Ok(Some(File::from(file)))
-    }
-
-    fn resolve(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut tries = 0;
-        loop {
-            let opened = openat2(
-                self.directory.as_fd(),
-                path,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-            );
-            match opened {
-                // Source: openat2(2): a rename elsewhere raced with the walk; try again.
-                Err(Errno::AGAIN | Errno::INTR) if tries < 32 => tries += 1,
-                other => return other,
+        match layers::find(&self.layers, path)? {
+            // No link is left on the way, so none is followed.
+            Some((parent, name)) => {
+                let file =
+                    open_below(parent.as_fd(), &name, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+                file.map(|file| layers::check_whole(file, path)).transpose()
             }
+            None => Ok(None),
         }
     }
 
@@ -123,6 +107,52 @@ impl Rootfs {
             if !line(&buffer)? {
                 return Ok(true);
             }
+        }
+    }
+}
+
+/// Opens a trusted directory.
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::io(errno.into()).context(format!("open root file system {}", path.display())))
+}
+
+/// Opens a regular file below `directory`; `None` if there is none.
+fn open_below(directory: BorrowedFd<'_>, path: &str, resolve: ResolveFlags) -> Result<Option<File>> {
+    let failed = |errno: Errno| Error::io(errno.into()).context(format!("open {path} of the image"));
+    // First without opening it for reading: opening a device can already do something.
+    let handle = match open_at(directory, path, OFlags::PATH, resolve) {
+        Ok(handle) => handle,
+        // A link to a name that is not there, or a directory that is a file.
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(Errno::LOOP | Errno::NAMETOOLONG) => {
+            return Err(Error::invalid_argument(format!("{path} of the image is a link that leads nowhere")));
+        }
+        Err(errno) => return Err(failed(errno)),
+    };
+    let first = regular(path, &handle)?;
+    // Non-blocking, in case it was exchanged for a FIFO meanwhile.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open_at(directory, path, flags, resolve).map_err(failed)?;
+    if regular(path, &file)? != first {
+        return Err(Error::failed_precondition(format!("{path} of the image changed while it was opened")));
+    }
+    Ok(Some(File::from(file)))
+}
+
+fn open_at(
+    directory: BorrowedFd<'_>,
+    path: &str,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let mut tries = 0;
+    loop {
+        let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+        match openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // Source: openat2(2): a rename elsewhere raced with the walk; try again.
+            Err(Errno::AGAIN | Errno::INTR) if tries < 32 => tries += 1,
+            other => return other,
         }
     }
 }
