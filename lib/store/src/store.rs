@@ -1,6 +1,6 @@
 //! The handle that everything else holds.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,6 +201,11 @@ fn prepare_file(path: &Path) -> Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.with_context(|| format!("make directory {}", directory.display()))?;
+        // SQLite makes the file's own entry durable, but not that of a directory that was just made.
+        if let Some(above) = directory.parent().filter(|above| !above.as_os_str().is_empty()) {
+            let synced = File::open(above).and_then(|above| above.sync_all());
+            synced.with_context(|| format!("sync directory {}", above.display()))?;
+        }
     }
     // SQLite gives the WAL the mode of the file, and would make the file readable by all.
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use gantry_core::content::ContentStore;
 use gantry_core::events::EventPublisher;
 use gantry_core::snapshots::SnapshotDriver;
-use gantry_core::{Error, Result};
+use gantry_core::{Context, Error, Result};
 use gantry_store::{Boot, LastStop, Store, StoreOptions, Writing};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -35,6 +37,20 @@ pub enum ContentSharing {
     Shared,
     /// Only blobs of namespaces labelled `containerd.io/namespace.shareable=true`.
     Isolated,
+}
+
+impl FromStr for ContentSharing {
+    type Err = Error;
+
+    /// Reads the configuration's word.
+    fn from_str(text: &str) -> Result<Self> {
+        // Source: features A12 and E61.
+        match text {
+            "shared" | "" => Ok(ContentSharing::Shared),
+            "isolated" => Ok(ContentSharing::Isolated),
+            _ => Err(Error::invalid_argument(format!("content_sharing_policy {text:?}: shared or isolated"))),
+        }
+    }
 }
 
 /// What the operator sets.
@@ -150,8 +166,9 @@ impl Metadata {
     /// Opens the database, and compares it with the directories of the snapshot drivers.
     ///
     /// # Errors
-    /// `FailedPrecondition` if another process has the database open (naming its pid), or if two drivers have one name;
-    /// `DataLoss` if it is damaged; those of the drivers.
+    /// `FailedPrecondition` if another process has the database open (naming its pid), if two drivers have one name, or if there is
+    /// no database yet but content or snapshots, which would be garbage to a new one; `DataLoss` if it is damaged; those of the
+    /// drivers.
     pub async fn open(config: MetadataConfig, parts: MetadataParts) -> Result<Metadata> {
         Self::open_in_boot(config, parts, None).await
     }
@@ -173,6 +190,9 @@ impl Metadata {
                 let text = format!("two snapshot drivers are named {:?}", driver.name());
                 return Err(Error::failed_precondition(text));
             }
+        }
+        if !path.exists() {
+            refuse_foreign(&path, &content, &by_name).await?;
         }
         let recorder = Arc::new(Recorder::default());
         let told = Arc::clone(&recorder);
@@ -305,5 +325,30 @@ impl Metadata {
         }
         let clean = self.inner.sync_all_until(end).await;
         self.inner.store.close(clean).await
+    }
+}
+
+/// A new database would take everything that is there for garbage: whoever owns it is asked first.
+async fn refuse_foreign(
+    path: &Path,
+    content: &Arc<dyn ContentStore>,
+    drivers: &BTreeMap<String, Arc<dyn SnapshotDriver>>,
+) -> Result<()> {
+    let refused = |what: String| {
+        let text = format!("there is no database {}, but {what}: move that away first", path.display());
+        Err(Error::failed_precondition(text))
+    };
+    for (name, driver) in drivers {
+        let (listed, root) = (Arc::clone(driver), driver.root().display().to_string());
+        let ids = tokio::task::spawn_blocking(move || listed.ids()).await;
+        let ids = ids.map_err(|_| Error::internal("a snapshot driver panicked"))??;
+        if !ids.is_empty() {
+            return refused(format!("{} snapshots of {name} in {root}", ids.len()));
+        }
+    }
+    let mut blobs = content.list(&Context::background(), &[]).await?;
+    match blobs.try_next().await? {
+        Some(blob) => refused(format!("content, {} for one", blob.digest)),
+        None => Ok(()),
     }
 }

@@ -103,7 +103,7 @@ fn updated(stored: Image, changed: &Image, paths: &[String]) -> Result<Image> {
         } else {
             match path.as_str() {
                 "labels" => updated.labels = changed.labels.clone(),
-                // The annotations are part of the target, and have paths of their own only to be set apart from it.
+                // Its annotations included.
                 "target" => updated.target = changed.target.clone(),
                 "annotations" => updated.target.annotations = changed.target.annotations.clone(),
                 _ => return Err(labels::refused_path(path, &format!("image {:?}", changed.name))),

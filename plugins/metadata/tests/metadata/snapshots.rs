@@ -248,3 +248,17 @@ async fn after_an_unclean_boot_unsynced_committed_snapshots_are_suspect() {
     let suspect = &world.metadata.recovery().suspect;
     assert_eq!(suspect.iter().map(|name| name.key.as_str()).collect::<Vec<_>>(), ["b"]);
 }
+
+#[tokio::test]
+async fn a_new_database_does_not_take_what_is_there_for_garbage() {
+    let (dir, world, snapshotter) = world().await;
+    committed(&snapshotter, &cx("n"), "precious", None).await;
+    world.metadata.close(Duration::from_secs(5)).await.unwrap();
+    drop((world, snapshotter));
+    std::fs::remove_dir_all(dir.path().join("gantry")).unwrap();
+    for _ in 0..2 {
+        let refused = World::try_open(dir.path(), MetadataConfig::default(), None).await.err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join("snapshots")).unwrap().count(), 1);
+}

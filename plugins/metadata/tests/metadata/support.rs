@@ -64,6 +64,10 @@ impl World {
     }
 
     pub(crate) async fn open_with(root: &Path, config: MetadataConfig, boot: Option<&str>) -> World {
+        Self::try_open(root, config, boot).await.unwrap()
+    }
+
+    pub(crate) async fn try_open(root: &Path, config: MetadataConfig, boot: Option<&str>) -> Result<World> {
         let content = Arc::new(FileContent::open(root.join("content")));
         let driver = Arc::new(DirectoryDriver { root: root.join("snapshots") });
         fs::create_dir_all(&driver.root).unwrap();
@@ -74,8 +78,8 @@ impl World {
             drivers: vec![Arc::clone(&driver) as Arc<dyn SnapshotDriver>],
             events: Arc::clone(&events) as Arc<dyn EventPublisher>,
         };
-        let metadata = Metadata::open_in_boot(config, parts, boot.map(str::to_owned)).await.unwrap();
-        World { metadata, content, driver, events }
+        let metadata = Metadata::open_in_boot(config, parts, boot.map(str::to_owned)).await?;
+        Ok(World { metadata, content, driver, events })
     }
 
     /// Writes and commits a blob.
