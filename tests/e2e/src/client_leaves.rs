@@ -7,6 +7,7 @@ use gantry_testkit::{
     sha256,
 };
 
+use crate::full_disk::noise;
 use crate::stage::BUSYBOX;
 
 fn daemon_with_busybox() -> Daemon {
@@ -20,7 +21,9 @@ fn daemon_with_busybox() -> Daemon {
 #[test]
 fn a_pull_can_be_resumed_by_another_client() {
     root!();
-    let image = ImageBuilder::new().layer(busybox_layer(), Compression::Gzip).env("PATH=/bin").build();
+    // More than clients read before they send it on, in a layer that does not shrink.
+    let layer = busybox_layer().file("noise", 0o644, noise(8 << 20));
+    let image = ImageBuilder::new().layer(layer, Compression::Gzip).env("PATH=/bin").build();
     let registry = FakeRegistry::start();
     let reference = registry.offer(&image, "team/app:1");
     let daemon = Daemon::under_test();

@@ -5,7 +5,7 @@ use std::process::Command;
 use gantry_testkit::{Compression, DaemonOptions, ImageBuilder, Program, Tar, busybox_layer, root, run};
 
 /// Bytes that no compression makes smaller.
-fn noise(count: usize) -> Vec<u8> {
+pub(crate) fn noise(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let step = |_| {
         state ^= state << 13;
