@@ -19,9 +19,7 @@ use prost::Message;
 use tokio::sync::Notify;
 
 use crate::convert;
-
-/// The daemon's service for events. Source: `containerd.services.events.ttrpc.v1`.
-const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
+use crate::forward::SERVICE;
 
 /// How many events that may be dropped wait at most.
 const MAX_DROPPABLE: usize = 1024;

@@ -18,6 +18,7 @@ use crate::client::TaskVersion;
 use crate::command_line::Arguments;
 use crate::log::LineLog;
 use crate::publisher::Publisher;
+use crate::sandbox::{self, SandboxService};
 use crate::service::TaskService;
 use crate::shim::Shim;
 use crate::start::{self, LISTENER};
@@ -89,7 +90,8 @@ async fn run(arguments: &Arguments, told: &Told, bundle: PathBuf) -> Result<()> 
     let config = ServerConfig { grace: GRACE, ..ServerConfig::default() };
     let server = Server::new(config)
         .with(TaskVersion::Two.service(), service.clone())
-        .with(TaskVersion::Three.service(), service);
+        .with(TaskVersion::Three.service(), service)
+        .with(sandbox::SERVICE, Arc::new(SandboxService::new(Arc::clone(&shim))));
     tracing::debug!(namespace = %arguments.namespace, id = %arguments.id, "the shim serves");
     let ending = Arc::clone(&shim);
     let path = arguments.socket.clone();

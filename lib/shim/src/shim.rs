@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use gantry_core::identifiers::validate_identifier;
 use gantry_core::tasks::{ExecTask, ExitRecord, ProcessInfo, ProcessRecord};
-use gantry_core::{Any, Error, Result, ResultExt};
+use gantry_core::{Any, Error, ErrorKind, Result, ResultExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::convert::ShimCreate;
 use crate::process::Ended;
 use crate::publisher::Publisher;
-use crate::task::{Surroundings, Task};
+use crate::task::{KILL, Surroundings, Task};
 
 /// How long a shim that is about to end tries to have its last events acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -227,6 +227,33 @@ impl Shim {
         if tasks.is_empty() {
             self.shutdown.cancel();
         }
+    }
+
+    /// Kills every task and waits for their ends.
+    ///
+    /// # Errors
+    /// The first of what the runtime says; the others are killed all the same.
+    pub async fn kill_all(&self) -> Result<()> {
+        let tasks: Vec<Arc<Task>> = {
+            let tasks = self.lock();
+            let ready = |slot: &Slot| match slot {
+                Slot::Ready(task) => Some(Arc::clone(task)),
+                Slot::Making => None,
+            };
+            tasks.values().filter_map(ready).collect()
+        };
+        let mut first = Ok(());
+        for task in &tasks {
+            match task.kill("", KILL, true).await {
+                Err(error) if error.kind() != ErrorKind::NotFound && first.is_ok() => first = Err(error),
+                _ => {}
+            }
+        }
+        first?;
+        for task in &tasks {
+            task.process("")?.wait().await;
+        }
+        Ok(())
     }
 
     /// Whether nobody can need this shim any more: no process of its tasks runs, and their bundles are gone. `own` is

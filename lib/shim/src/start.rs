@@ -24,10 +24,14 @@ const MAX_OOM_SCORE: i32 = 1000;
 /// Gives the address of the shim that serves `arguments.id`, starting one from `program` if there is none yet.
 ///
 /// # Errors
-/// `NotFound` if the bundle has no `config.json`; otherwise what could not be made.
+/// `InvalidArgument` if the bundle's `config.json` does not parse; otherwise what could not be made.
 pub fn start(program: &Path, arguments: &Arguments, told: &Told) -> Result<String> {
     let bundle = bundle_dir(arguments)?;
-    let head = SpecHead::read(&bundle)?;
+    let head = match SpecHead::read(&bundle) {
+        // A sandbox may come without a specification of its own.
+        Err(error) if error.kind() == ErrorKind::NotFound => SpecHead::default(),
+        read => read?,
+    };
     let path = if arguments.socket.as_os_str().is_empty() {
         let dir = address::socket_dir(told.socket_dir.as_deref());
         let group = head.group().unwrap_or(&arguments.id);

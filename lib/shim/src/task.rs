@@ -39,7 +39,7 @@ const EXEC_IO_PATIENCE: Duration = Duration::from_secs(2);
 const EXECS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// SIGKILL. Source: signal(7).
-const KILL: u32 = 9;
+pub(crate) const KILL: u32 = 9;
 
 /// How many execs one task may have at once; bounds the memory that a client can make a shim use.
 const MAX_EXECS: usize = 4096;

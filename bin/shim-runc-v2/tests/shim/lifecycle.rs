@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use gantry_api::containerd::task::v3::DeleteResponse;
 use gantry_core::tasks::TaskIo;
 use gantry_shim::bootstrap::Answer;
+use gantry_shim::sandbox_client::{NewSandbox, SandboxClient};
 use gantry_testkit::root;
 use prost::Message;
 
@@ -131,4 +132,35 @@ async fn delete_cleans_up_after_a_shim_that_was_killed() {
     gone(init);
     assert_eq!(stage.mounts(), Vec::<String>::new());
     assert!(!socket(&answer).exists());
+}
+
+#[tokio::test]
+async fn a_sandbox_ends_with_the_tasks_in_it() {
+    root!();
+    let stage = Stage::new();
+    fs::create_dir_all(stage.bundle("pod")).unwrap();
+    let answer = stage.start_shim("pod");
+    let client = stage.client(&answer).await;
+    let sandbox = SandboxClient::new(client.connection().clone(), "test", Some(gantry_testkit::limit()));
+    let new = NewSandbox {
+        id: "pod".into(),
+        bundle: stage.bundle("pod").display().to_string(),
+        ..NewSandbox::default()
+    };
+    assert_eq!(sandbox.ping("pod").await.unwrap_err().kind(), gantry_core::ErrorKind::NotFound);
+    sandbox.create(new).await.unwrap();
+    let started = sandbox.start("pod").await.unwrap();
+    stage.make_bundle("app", "sleep 1000", |_| ());
+    client.create(stage.new_task("app", TaskIo::default())).await.unwrap();
+    client.start("app", "").await.unwrap();
+    assert_eq!(client.connect_task("app").await.unwrap().shim_pid, started.pid);
+    assert_eq!(sandbox.status("pod", false).await.unwrap().state, "SANDBOX_READY");
+    assert_eq!(sandbox.platform("pod").await.unwrap().0, "linux");
+    let patience = std::time::Duration::from_secs(10);
+    let (ended, stopped) = tokio::join!(sandbox.wait("pod"), sandbox.stop("pod", patience));
+    stopped.unwrap();
+    assert!(ended.unwrap().1.is_some());
+    assert_eq!(client.delete("app", "").await.unwrap().status, 137);
+    sandbox.shutdown("pod").await.unwrap();
+    gone(started.pid);
 }

@@ -1,12 +1,14 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use gantry_ttrpc::{CallContext, Server, ServerConfig, Service};
+use gantry_core::Context;
+use gantry_core::events::EventPublisher;
+use gantry_ttrpc::{Server, ServerConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::forward::ForwardService;
 
 /// A daemon that remembers what it was told, and may refuse.
 #[derive(Default)]
@@ -16,15 +18,18 @@ struct Listener {
 }
 
 #[async_trait]
-impl Service for Listener {
-    async fn call(&self, method: &str, payload: Bytes, cx: CallContext) -> Result<Bytes> {
-        assert_eq!((method, cx.metadata.get("containerd-namespace-ttrpc")), ("Forward", Some("ns")));
+impl EventPublisher for Listener {
+    async fn publish(&self, _cx: &Context, event: Event) {
+        panic!("shims forward: {event:?}");
+    }
+
+    async fn forward(&self, envelope: Envelope) -> Result<()> {
         if let Some(kind) = *self.refuse.lock().unwrap() {
             return Err(Error::bare(kind));
         }
-        let request: ForwardRequest = gantry_ttrpc::service::decode(payload)?;
-        self.heard.lock().unwrap().push(convert::envelope_from_proto(request.envelope.unwrap())?);
-        Ok(Bytes::new())
+        assert_eq!(envelope.namespace, "ns");
+        self.heard.lock().unwrap().push(envelope);
+        Ok(())
     }
 }
 
@@ -38,7 +43,8 @@ fn listen(path: &Path) -> Running {
     let socket = gantry_ttrpc::socket::bind(path).unwrap();
     let listener = Arc::new(Listener::default());
     let stop = CancellationToken::new();
-    let server = Server::new(ServerConfig::default()).with(SERVICE, listener.clone());
+    let server =
+        Server::new(ServerConfig::default()).with(SERVICE, Arc::new(ForwardService::new(listener.clone())));
     let mut job = JoinSet::new();
     let ended = stop.clone();
     job.spawn(async move { server.run(socket, ended.cancelled_owned()).await });
