@@ -124,7 +124,8 @@ fn spawn(
         .arg(&told.grpc_address)
         .arg("-socket")
         .arg(path)
-        .inherit_env()
+        // The daemon's own line to systemd is nothing for runtimes: runc would announce containers on it.
+        .envs(std::env::vars_os().filter(|(name, _)| name != "NOTIFY_SOCKET"))
         .env("TTRPC_ADDRESS", &told.ttrpc_address)
         // One heap for all threads: a shim's threads are few and short-lived, its memory is counted.
         .env("MALLOC_ARENA_MAX", "1")
