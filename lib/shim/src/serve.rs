@@ -29,6 +29,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How long calls under way may go on once the shim is to end.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How many daemons and tools may be connected at once.
+const MAX_CONNECTIONS: usize = 256;
+
 /// Runs the shim until it is told to shut down with no task left, or nobody can need it any more.
 ///
 /// # Errors
@@ -87,7 +90,7 @@ async fn run(arguments: &Arguments, told: &Told, bundle: PathBuf) -> Result<()> 
         }
     });
     let service = Arc::new(TaskService::new(Arc::clone(&shim)));
-    let config = ServerConfig { grace: GRACE, ..ServerConfig::default() };
+    let config = ServerConfig { grace: GRACE, max_connections: MAX_CONNECTIONS, ..ServerConfig::default() };
     let server = Server::new(config)
         .with(TaskVersion::Two.service(), service.clone())
         .with(TaskVersion::Three.service(), service)

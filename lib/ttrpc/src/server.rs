@@ -20,7 +20,7 @@ pub struct ServerConfig {
     pub same_uid_only: bool,
     /// How long calls may go on after the shutdown began. Default: 5 s.
     pub grace: Duration,
-    /// Connections at once; more wait to be accepted. Default: 256.
+    /// Connections at once; more wait to be accepted. Default: 65536, since every shim of a daemon keeps one.
     pub max_connections: usize,
     /// Calls at once on one connection; more are refused with `ResourceExhausted`. Default: 4096.
     pub max_calls: usize,
@@ -31,7 +31,7 @@ impl Default for ServerConfig {
         ServerConfig {
             same_uid_only: true,
             grace: Duration::from_secs(5),
-            max_connections: 256,
+            max_connections: 65536,
             max_calls: 4096,
         }
     }
