@@ -49,6 +49,36 @@ pub fn set_umask(mask: u32) -> u32 {
     rustix::process::umask(Mode::from_raw_mode(mask)).as_raw_mode()
 }
 
+/// Lets SIGPIPE end this process again: Rust programs start with it ignored, and what they execute
+/// would inherit that.
+pub fn default_broken_pipe() {
+    // SAFETY: no handler of ours is involved; the default action replaces ignoring.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Gives this process, and what it executes, a new session keyring called `name`: the keys of the
+/// caller's are out of reach.
+///
+/// # Errors
+/// `InvalidArgument` for a name with a zero byte; `Unimplemented` if the kernel has no keyrings;
+/// otherwise the system's error, for example when the user's quota of keys is used up.
+pub fn new_session_keyring(name: &str) -> Result<()> {
+    /// Source: `KEYCTL_JOIN_SESSION_KEYRING` of the kernel's `linux/keyctl.h`.
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let name = std::ffi::CString::new(name).map_err(|_| Error::invalid_argument("keyring name"))?;
+    // SAFETY: the name is a string that ends with a zero byte and outlives the call.
+    let made = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+    if made >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let kind = match error.raw_os_error() {
+        Some(libc::ENOSYS) => ErrorKind::Unimplemented,
+        _ => ErrorKind::from_io(&error),
+    };
+    Err(Error::with_source(kind, error).context("join a new session keyring"))
+}
+
 /// Whether this thread has CAP_SYS_RESOURCE, which raising limits and protecting from the OOM killer need.
 pub fn may_raise_limits() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
