@@ -1,14 +1,24 @@
-//! The built-in runtime.
+//! The built-in runtime: `libcontainer` makes containers; everything else is ours.
+//!
+//! Creating runs in a short-lived process, this program executed again from a file that nobody can change, since it
+//! forks, changes directory and lives beside hostile processes for a moment. An exec is such a process that enters the
+//! container and then becomes the program. What is left, signals, freezing, lists, figures, removal, works on the
+//! container's cgroups and needs no code of `libcontainer`, so a shim stays small.
 
-/// The first argument that makes this program a helper of the built-in runtime.
-pub const HELPER_ARGUMENT: &str = "oci-runtime-helper";
+mod caller;
+mod cgroup;
+mod create;
+mod exec;
+mod executor;
+mod helper;
+mod normalise;
+mod program;
+mod record;
+mod report;
+mod runtime;
+mod supported;
+mod update;
 
-/// Does a helper's work if this process was started to be one, and returns its exit code. To be
-/// called first in `main`, before any thread exists.
-pub fn run_if_asked() -> Option<i32> {
-    if std::env::args_os().nth(1)? != HELPER_ARGUMENT {
-        return None;
-    }
-    eprintln!("the built-in runtime is not there yet");
-    Some(125)
-}
+pub use helper::{HELPER_ARGUMENT, run_if_asked};
+pub(crate) use runtime::BuiltinRuntime;
+pub use supported::supports;

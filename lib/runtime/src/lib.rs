@@ -22,8 +22,13 @@
 #![forbid(unsafe_code)]
 
 pub mod builtin;
+mod console;
+mod guard;
+mod limits;
+mod named;
 mod oci_runtime;
 pub mod select;
+mod spec;
 
 pub use oci_runtime::{Checkpoint, Io, Made, NewContainer, NewProcess, OciRuntime, Restore, State, Status};
 pub use select::RuntimeConfig;

@@ -7,12 +7,18 @@ use std::time::Duration;
 use gantry_core::{Error, Result};
 
 use crate::OciRuntime;
+use crate::builtin::{self, BuiltinRuntime};
+use crate::named::NamedRuntime;
+use crate::spec::{self, Spec};
 
 /// The name by which the built-in runtime is asked for, and under which it is recorded.
 pub const BUILTIN: &str = "builtin";
 
 /// The file in a bundle that says which runtime made its container: [`BUILTIN`] or a binary's path.
 pub const RECORD: &str = "oci-runtime";
+
+/// What is tried for what the built-in runtime lacks, in this order.
+const INSTALLED: [&str; 2] = ["runc", "crun"];
 
 /// Source: containerd's runc shim, where each namespace has its own directory below this one.
 const DEFAULT_ROOT: &str = "/run/containerd/runc";
@@ -61,8 +67,38 @@ impl RuntimeConfig {
 /// specification needs what neither the built-in nor an installed runtime has; `InvalidArgument` if
 /// the specification does not parse.
 pub async fn for_new(config: &RuntimeConfig, bundle: &Path) -> Result<Arc<dyn OciRuntime>> {
-    let _ = (config, bundle);
-    Err(Error::unimplemented("run containers"))
+    let runtime = choose(config, bundle).await?;
+    spec::write_new(&bundle.join(RECORD), runtime.name().as_bytes())?;
+    Ok(runtime)
+}
+
+async fn choose(config: &RuntimeConfig, bundle: &Path) -> Result<Arc<dyn OciRuntime>> {
+    let spec = Spec::read(bundle)?;
+    let supported = || builtin::supports(&spec.root, config.systemd_cgroup);
+    match config.binary.as_deref().filter(|name| !name.is_empty()) {
+        Some(BUILTIN) => match supported() {
+            Ok(()) => Ok(Arc::new(BuiltinRuntime::new(config))),
+            Err(feature) => Err(lacking(&feature)),
+        },
+        Some(name) => Ok(Arc::new(NamedRuntime::open(config, name)?)),
+        None => {
+            let Err(feature) = supported() else { return Ok(Arc::new(BuiltinRuntime::new(config))) };
+            for name in INSTALLED {
+                let Ok(runtime) = NamedRuntime::open(config, name) else { continue };
+                // It says which feature it lacks, if it does; its words are about the same specification.
+                runtime.prepare(&mut spec.clone()).await?;
+                tracing::debug!(feature, runtime = runtime.name(), "the built-in runtime lacks a feature");
+                return Ok(Arc::new(runtime));
+            }
+            Err(lacking(&feature))
+        }
+    }
+}
+
+fn lacking(feature: &str) -> Error {
+    Error::failed_precondition(format!(
+        "the built-in runtime does not support {feature}, and no runc is installed"
+    ))
 }
 
 /// The runtime that made the container of `bundle`, as recorded there; without a record, that of
@@ -71,6 +107,55 @@ pub async fn for_new(config: &RuntimeConfig, bundle: &Path) -> Result<Arc<dyn Oc
 /// # Errors
 /// `NotFound` if the binary is not installed any more.
 pub fn for_existing(config: &RuntimeConfig, bundle: &Path) -> Result<Arc<dyn OciRuntime>> {
-    let _ = (config, bundle);
-    Err(Error::unimplemented("act on containers"))
+    let recorded = spec::read_bounded(&bundle.join(RECORD)).ok();
+    let recorded = recorded.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|name| !name.is_empty());
+    match recorded.or_else(|| config.binary.clone()).filter(|name| !name.is_empty()).as_deref() {
+        None | Some(BUILTIN) => Ok(Arc::new(BuiltinRuntime::new(config))),
+        Some(name) => Ok(Arc::new(NamedRuntime::open(config, name)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn bundle(namespaces: &serde_json::Value) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = json!({
+            "ociVersion": "1.2.0",
+            "process": {"args": ["sh"], "cwd": "/"},
+            "root": {"path": "rootfs"},
+            "mounts": [{"destination": "/dev", "type": "tmpfs"}],
+            "linux": {"namespaces": namespaces},
+        });
+        std::fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
+        dir
+    }
+
+    #[tokio::test]
+    async fn the_built_in_runs_what_it_supports_and_this_is_recorded() {
+        let bundle = bundle(&json!([{"type": "mount"}]));
+        let config = RuntimeConfig::new("ns");
+        assert_eq!(for_new(&config, bundle.path()).await.unwrap().name(), BUILTIN);
+        assert_eq!(std::fs::read_to_string(bundle.path().join(RECORD)).unwrap(), BUILTIN);
+        // What ran is what counts, whatever is configured now.
+        let other = RuntimeConfig { binary: Some("sh".into()), ..config };
+        assert_eq!(for_existing(&other, bundle.path()).unwrap().name(), BUILTIN);
+    }
+
+    #[tokio::test]
+    async fn what_it_lacks_is_named_when_nobody_else_may_run_it() {
+        let bundle = bundle(&json!([{"type": "mount"}, {"type": "user"}]));
+        let config = RuntimeConfig { binary: Some(BUILTIN.into()), ..RuntimeConfig::new("ns") };
+        let error = for_new(&config, bundle.path()).await.unwrap_err();
+        assert_eq!(error.kind(), gantry_core::ErrorKind::FailedPrecondition);
+        assert!(error.to_string().contains("user namespaces"), "{error}");
+        assert!(!bundle.path().join(RECORD).exists());
+        let config = RuntimeConfig { binary: Some("no-such-runtime".into()), ..config };
+        assert_eq!(
+            for_new(&config, bundle.path()).await.unwrap_err().kind(),
+            gantry_core::ErrorKind::NotFound
+        );
+    }
 }
