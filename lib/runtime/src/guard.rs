@@ -60,25 +60,25 @@ pub(crate) fn process(process: &Value) -> Result<()> {
         return invalid(format!("process.cwd {cwd:?} is no absolute path"));
     }
     // CVE-2024-21626: a descriptor that the runtime left open is a way out of the container.
-    if is_descriptor(&clean(Path::new(cwd))) {
+    if passes_descriptor(Path::new(cwd)) {
         return invalid(format!("process.cwd {cwd:?} leads into /proc"));
     }
     Ok(())
 }
 
-/// A path without `.`, `..` and repeated slashes.
-fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
+/// Whether `path` passes through somebody's descriptors, directory or root, be it to climb out again.
+fn passes_descriptor(path: &Path) -> bool {
+    let mut at = PathBuf::from("/");
+    path.components().any(|part| {
         match part {
-            Component::Normal(name) => out.push(name),
+            Component::Normal(name) => at.push(name),
             Component::ParentDir => {
-                out.pop();
+                at.pop();
             }
             _ => {}
         }
-    }
-    out
+        is_descriptor(&at)
+    })
 }
 
 /// Whether a clean path is that of somebody's descriptors, directory or root: `/proc/<who>/fd` and the like.

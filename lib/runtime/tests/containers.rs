@@ -103,7 +103,7 @@ async fn sleeper(
     (bundle, running, runtime)
 }
 
-async fn finish(mut running: Running, runtime: Arc<dyn OciRuntime>) {
+async fn finish(mut running: Running, runtime: &Arc<dyn OciRuntime>) {
     runtime.kill("a", KILL, true).await.unwrap();
     running.ended().await;
     runtime.delete("a", false).await.unwrap();
@@ -125,7 +125,7 @@ async fn execs(world: World) {
     assert!(error.contains("executable file") && error.contains("not found in $PATH"), "{error}");
     let bad = world.exec("a", &bundle, &json!({"args": ["true"], "cwd": "/no/such"})).await.unwrap_err();
     assert!(bad.to_string().to_lowercase().contains("no such file"), "{bad}");
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
     assert_eq!(exec.ended().await.0, None);
 }
 
@@ -154,7 +154,7 @@ async fn exec_terminal(world: World) {
     let console = exec.console.take().unwrap();
     talk(console, "tty; test -t 1 && echo ter''minal; exit 5\n", "terminal").await;
     assert_eq!(exec.ended().await.0, Some(5));
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
 }
 
 async fn kills(world: World) {
@@ -228,7 +228,7 @@ async fn descriptors(world: World) {
     let script = "ls -l /proc/self/fd | grep -v -e pipe: -e '-> /dev/null' -e /proc/ -e '^total'; echo end";
     let mut exec = world.exec("a", &bundle, &json!({"args": ["sh", "-c", script]})).await.unwrap();
     assert_eq!(exec.ended().await.1, "end\n");
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
     let bundle = world.bundle(&["sh", "-c", script]);
     let mut running = world.start("b", &bundle).await;
     assert_eq!(running.ended().await.1, "end\n");
@@ -279,7 +279,7 @@ async fn seccomp(world: World) {
         let process = json!({"args": ["sh", "-c", script], "noNewPrivileges": no_new_privileges});
         let mut exec = world.exec("a", &bundle, &process).await.unwrap();
         assert_eq!(exec.ended().await.1, "refused\nSeccomp:\t2\n", "{no_new_privileges}");
-        finish(running, runtime).await;
+        finish(running, &runtime).await;
     }
 }
 
@@ -308,7 +308,7 @@ async fn capabilities(world: World) {
         let mut exec = world.exec("a", &bundle, &process).await.unwrap();
         assert_eq!(exec.ended().await.1, none);
     }
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
 }
 
 async fn groups(world: World) {
@@ -327,7 +327,7 @@ async fn groups(world: World) {
     let mut exec =
         world.exec("a", &bundle, &json!({"args": ["grep", "^Groups", "/proc/self/status"]})).await.unwrap();
     assert_eq!(exec.ended().await.1.split_whitespace().collect::<Vec<_>>(), ["Groups:"]);
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
 }
 
 async fn resources(world: World) {
@@ -338,7 +338,7 @@ async fn resources(world: World) {
     assert_eq!(bundle::pids_max(running.pid()), "77");
     assert!(runtime.update("a", b"[]").await.is_err());
     assert!(runtime.update("a", b"{").await.is_err());
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
 }
 
 async fn twice(world: World) {
@@ -353,7 +353,7 @@ async fn twice(world: World) {
     }
     // The first one took no harm.
     assert_eq!(runtime.state("a").await.unwrap().pid, running.pid());
-    finish(running, runtime).await;
+    finish(running, &runtime).await;
 }
 
 async fn overwrite(world: World) {
