@@ -209,6 +209,3 @@ fn in_user_namespace() -> bool {
     let fields: Vec<&str> = map.split_whitespace().collect();
     !fields.is_empty() && fields != ["0", "0", "4294967295"]
 }
-
-#[cfg(test)]
-mod tests;

@@ -116,6 +116,8 @@ impl Tree {
                 // Cleaned when it was marked.
                 continue;
             }
+            let before = rustix::fs::fstat(&fd).map_err(|errno| at("stat", here, errno))?;
+            let mut removed = false;
             for (name, kind) in entries(&fd).map_err(|errno| at("list", here, errno))? {
                 match kind {
                     FileType::Directory => left.push(join(&path, &name)),
@@ -123,11 +125,15 @@ impl Tree {
                         let stat = rustix::fs::statat(&fd, &name[..], rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
                             .map_err(|errno| at("stat", &name, errno))?;
                         if is_whiteout(&stat) {
-                            remove_tree(&fd, &name)?;
+                            removed |= remove_tree(&fd, &name)?;
                         }
                     }
                     _ => {}
                 }
+            }
+            if removed && !path.is_empty() {
+                rustix::fs::futimens(&fd, &crate::directory::times_of(&before))
+                    .map_err(|errno| at("set times of", here, errno))?;
             }
         }
         Ok(())

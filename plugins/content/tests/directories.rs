@@ -1,4 +1,5 @@
 //! The directories that others, containerd among them, rely on; and what a crash or a full disk leaves in them.
+#![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_types, reason = "a test mounts a small disk")]
 
 use std::fs;
