@@ -91,6 +91,15 @@ async fn orphans_are_reaped_and_registered_ones_report() {
         assert_eq!(child.wait_async().await.unwrap().status.code(), Some(n));
     }
 
+    // One that was spawned here and ended before it was registered is not lost either.
+    let expectation = Expectation::begin();
+    let child = Spawn::new("/bin/sh").args(["-c", "exit 44"]).spawn().unwrap();
+    let pid = child.pid();
+    gone(pid).await;
+    drop(child);
+    assert_eq!(expectation.register(pid).unwrap().wait_async().await.unwrap().status.code(), Some(44));
+    drop(expectation);
+
     // A dropped child leaves no zombie.
     let child = Spawn::new("/bin/true").spawn().unwrap();
     let pid = child.pid();

@@ -73,8 +73,21 @@ impl Book {
         }
     }
 
+    /// Keeps an exit for whoever is about to claim it.
+    fn keep(&mut self, pid: i32, exit: Exit) {
+        if self.claimants == 0 {
+            return;
+        }
+        if self.unclaimed.len() == MAX_UNCLAIMED {
+            self.unclaimed.pop_front();
+        }
+        self.unclaimed.push_back(Unclaimed { pid, exit, taken: Instant::now() });
+    }
+
     /// Records that `watch` ended, and forgets its pid.
     fn ended(&mut self, watch: &Arc<Watch>, exit: Exit) {
+        // Whoever holds an expectation may still register a child that this process spawned itself.
+        self.keep(watch.pid, exit);
         watch.exit.send_replace(Some(exit));
         if let Some(watched) = &mut self.watched
             && watched.get(&watch.pid).is_some_and(|known| Arc::ptr_eq(known, watch))
@@ -269,7 +282,9 @@ pub(crate) fn reap() -> io::Result<usize> {
             && let Ok(Some(status)) = take_by_pidfd(watch.pidfd.as_fd())
         {
             reaped += 1;
-            watch.exit.send_replace(Some(Exit::now(status)));
+            let exit = Exit::now(status);
+            watch.exit.send_replace(Some(exit));
+            book.keep(pid, exit);
             continue;
         }
         // Nobody's, or that of a newer process than the one that somebody follows by this number.
@@ -277,13 +292,7 @@ pub(crate) fn reap() -> io::Result<usize> {
         let taken = waitid(WaitId::Pid(raw), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
         let Some(info) = taken else { continue };
         reaped += 1;
-        if book.claimants > 0 {
-            let exit = Exit::now(status_of(&info));
-            if book.unclaimed.len() == MAX_UNCLAIMED {
-                book.unclaimed.pop_front();
-            }
-            book.unclaimed.push_back(Unclaimed { pid, exit, taken: Instant::now() });
-        }
+        book.keep(pid, Exit::now(status_of(&info)));
     }
 }
 
