@@ -129,13 +129,10 @@ async fn execs(world: World) {
     assert_eq!(exec.ended().await.0, None);
 }
 
-/// Types at a terminal and reads until `wanted` was printed.
+/// Types at a terminal and reads until it is closed.
 async fn talk(console: OwnedFd, typed: &str, wanted: &str) {
-    let text = tokio::task::spawn_blocking({
-        let (typed, wanted) = (typed.to_owned(), wanted.to_owned());
-        move || bundle::talk(&console, &typed, &wanted)
-    });
-    let text = text.await.unwrap();
+    let typed = typed.to_owned();
+    let text = tokio::task::spawn_blocking(move || bundle::talk(&console, &typed)).await.unwrap();
     assert!(text.contains(wanted), "{text:?}");
 }
 
@@ -143,7 +140,7 @@ async fn terminal(world: World) {
     let bundle = world.bundle_with(&["sh"], |spec| spec["process"]["terminal"] = true.into());
     let mut running = world.start("a", &bundle).await;
     let console = running.console.take().unwrap();
-    talk(console, "test -t 0 && echo ter''minal; test -c /dev/console && tty; exit 4\n", "/dev/").await;
+    talk(console, "test -t 0 && test -c /dev/console && echo ter''minal; exit 4\n", "terminal").await;
     assert_eq!(running.ended().await.0, Some(4));
     world.runtime(&bundle).await.delete("a", false).await.unwrap();
 }
@@ -225,13 +222,13 @@ async fn descriptors(world: World) {
     for cwd in &names {
         assert!(world.exec("a", &bundle, &json!({"args": ["true"], "cwd": cwd})).await.is_err(), "{cwd}");
     }
-    let script = "ls -l /proc/self/fd | grep -v -e pipe: -e '-> /dev/null' -e /proc/ -e '^total'; echo end";
+    let script = "ls /proc/$$/fd; true";
     let mut exec = world.exec("a", &bundle, &json!({"args": ["sh", "-c", script]})).await.unwrap();
-    assert_eq!(exec.ended().await.1, "end\n");
+    assert_eq!(exec.ended().await.1, "0\n1\n2\n");
     finish(running, &runtime).await;
     let bundle = world.bundle(&["sh", "-c", script]);
     let mut running = world.start("b", &bundle).await;
-    assert_eq!(running.ended().await.1, "end\n");
+    assert_eq!(running.ended().await.1, "0\n1\n2\n");
     runtime.delete("b", false).await.unwrap();
 }
 
@@ -313,8 +310,13 @@ async fn capabilities(world: World) {
 
 async fn groups(world: World) {
     let script = "grep ^Groups /proc/self/status; id -u; id -g; umask";
-    let user = json!({"uid": 1000, "gid": 1000, "additionalGids": [50, 1000], "umask": 0o077});
-    let said = "Groups:\t50 1000 \n1000\n1000\n0077\n";
+    let mut user = json!({"uid": 1000, "gid": 1000, "additionalGids": [50, 1000]});
+    let mut said = "Groups:\t50 1000 \n1000\n1000\n0022\n";
+    // runc 1.1.5 ignores it.
+    if world.runtime == "builtin" {
+        user["umask"] = 0o077.into();
+        said = "Groups:\t50 1000 \n1000\n1000\n0077\n";
+    }
     let bundle = world.bundle_with(&["sh", "-c", script], |spec| spec["process"]["user"] = user.clone());
     let mut running = world.start("a", &bundle).await;
     assert_eq!(running.ended().await.1, said);

@@ -186,12 +186,10 @@ impl Helper {
 
     /// The best reason there is.
     fn explain(&self, code: i32, text: &str) -> Error {
-        match (&self.reason, self.logs.first()) {
-            (Some(reason), _) => Error::unknown(format!("unable to start container process: {reason}")),
-            (None, Some(log)) if !text.contains(log.as_str()) => {
-                report::failure(code, text).context(log.trim().to_owned())
-            }
-            _ => report::failure(code, text),
+        match self.reason.as_ref().or(self.logs.first()) {
+            // Source: the words that runc puts before it.
+            Some(reason) => Error::unknown(format!("unable to start container process: {}", reason.trim())),
+            None => report::failure(code, text),
         }
     }
 

@@ -28,7 +28,7 @@ const MAX_PIDS: usize = 1 << 22;
 
 /// Whether everything is in version 2.
 pub(super) fn is_unified() -> bool {
-    rustix::fs::statfs(MOUNT).is_ok_and(|found| i64::from(found.f_type) == CGROUP2_MAGIC)
+    rustix::fs::statfs(MOUNT).is_ok_and(|found| found.f_type == CGROUP2_MAGIC)
 }
 
 /// One of a container's cgroups.

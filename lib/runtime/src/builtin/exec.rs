@@ -224,7 +224,7 @@ fn terminal(report: &Report) -> Result<()> {
     // The container decides what its /dev/ptmx is (CVE-2025-52565).
     for side in [&pty.master, &pty.slave] {
         let kind = rustix::fs::fstatfs(side).map_err(io_error).context("look at the terminal")?;
-        if i64::from(kind.f_type) != DEVPTS_MAGIC {
+        if kind.f_type != DEVPTS_MAGIC {
             return Err(Error::failed_precondition("/dev/ptmx of the container is no terminal"));
         }
     }

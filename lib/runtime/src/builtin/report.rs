@@ -136,15 +136,28 @@ impl Visit for Text {
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             // The cause without its name, as errors are worded here.
-            "err" | "error" | "e" | "ret" => write!(self.fields, "{value:?} "),
+            "err" | "error" | "e" | "ret" => write!(self.fields, "{} ", in_words(&format!("{value:?}"))),
             name => write!(self.fields, "{name}={value:?} "),
         };
     }
 }
 
+/// What a kernel's error name such as `ENOTDIR` means; anything else as it is.
+fn in_words(text: &str) -> String {
+    // Source: errno(3); the kernel's own are below this.
+    let known = (1..134).map(nix::errno::Errno::from_raw).find(|errno| format!("{errno:?}") == text);
+    known.map_or_else(|| text.to_owned(), |errno| errno.desc().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_name_becomes_words() {
+        assert_eq!(in_words("ENOTDIR"), "Not a directory");
+        assert_eq!(in_words("Nix(ENOENT)"), "Nix(ENOENT)");
+    }
 
     #[test]
     fn an_error_keeps_its_kind_and_words() {

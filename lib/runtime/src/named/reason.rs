@@ -30,7 +30,7 @@ pub(super) fn last_error(log: &Path) -> Option<String> {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let errors =
         lines.filter(|line| ["error", "fatal", "panic"].contains(&line.level.to_lowercase().as_str()));
-    errors.last().map(|line| shorten(line.msg.trim()))
+    errors.rfind(|_| true).map(|line| shorten(line.msg.trim()))
 }
 
 /// The last line of a text that says anything.

@@ -20,10 +20,10 @@ use tempfile::TempDir;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub type Case = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Case = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Why a runtime cannot be tested here, if it cannot.
-pub fn unusable(runtime: &str) -> Option<String> {
+pub(crate) fn unusable(runtime: &str) -> Option<String> {
     let installed =
         |name: &str| ["/usr/bin", "/usr/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(name).exists());
     if runtime != "builtin" && !installed(runtime) {
@@ -35,7 +35,7 @@ pub fn unusable(runtime: &str) -> Option<String> {
 }
 
 /// Runs a test beside a reaper, as a shim would.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let reaper = Reaper::new().unwrap();
@@ -47,26 +47,26 @@ pub fn run(test: impl Future<Output = ()>) {
 }
 
 /// A place for bundles and the state of one runtime.
-pub struct World {
+pub(crate) struct World {
     dir: TempDir,
-    runtime: &'static str,
+    pub(crate) runtime: &'static str,
 }
 
-pub struct Bundle {
-    pub dir: PathBuf,
+pub(crate) struct Bundle {
+    pub(crate) dir: PathBuf,
 }
 
 /// A process that was made.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     follow: Follow,
     output: Option<File>,
     text: String,
-    pub console: Option<OwnedFd>,
+    pub(crate) console: Option<OwnedFd>,
 }
 
 impl World {
-    pub fn new(runtime: &'static str) -> Self {
+    pub(crate) fn new(runtime: &'static str) -> Self {
         World { dir: tempfile::tempdir().unwrap(), runtime }
     }
 
@@ -81,16 +81,16 @@ impl World {
     }
 
     /// The cgroup of container `id`.
-    pub fn cgroup(&self, id: &str) -> String {
+    pub(crate) fn cgroup(&self, id: &str) -> String {
         let name = self.dir.path().file_name().unwrap().to_str().unwrap();
         format!("gantry-runtime{name}-{id}")
     }
 
-    pub fn bundle(&self, args: &[&str]) -> Bundle {
+    pub(crate) fn bundle(&self, args: &[&str]) -> Bundle {
         self.bundle_with(args, |_| ())
     }
 
-    pub fn bundle_with(&self, args: &[&str], change: impl FnOnce(&mut Value)) -> Bundle {
+    pub(crate) fn bundle_with(&self, args: &[&str], change: impl FnOnce(&mut Value)) -> Bundle {
         let dir = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
         rootfs(&dir.join("rootfs"));
         let mut spec = json!({
@@ -120,11 +120,11 @@ impl World {
         Bundle { dir }
     }
 
-    pub async fn runtime(&self, bundle: &Bundle) -> Arc<dyn OciRuntime> {
+    pub(crate) async fn runtime(&self, bundle: &Bundle) -> Arc<dyn OciRuntime> {
         select::for_new(&self.config(), &bundle.dir).await.unwrap()
     }
 
-    pub async fn try_create(&self, id: &str, bundle: &Bundle) -> Result<Running> {
+    pub(crate) async fn try_create(&self, id: &str, bundle: &Bundle) -> Result<Running> {
         let path = bundle.dir.join("config.json");
         let mut spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         spec["linux"]["cgroupsPath"] = format!("/{}", self.cgroup(id)).into();
@@ -148,17 +148,17 @@ impl World {
         })
     }
 
-    pub async fn create(&self, id: &str, bundle: &Bundle) -> Running {
+    pub(crate) async fn create(&self, id: &str, bundle: &Bundle) -> Running {
         self.try_create(id, bundle).await.unwrap()
     }
 
-    pub async fn start(&self, id: &str, bundle: &Bundle) -> Running {
+    pub(crate) async fn start(&self, id: &str, bundle: &Bundle) -> Running {
         let running = self.create(id, bundle).await;
         self.runtime(bundle).await.start(id).await.unwrap();
         running
     }
 
-    pub async fn exec(&self, id: &str, bundle: &Bundle, process: &Value) -> Result<Running> {
+    pub(crate) async fn exec(&self, id: &str, bundle: &Bundle, process: &Value) -> Result<Running> {
         let mut whole = json!({
             "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"], "cwd": "/",
             "capabilities": {"bounding": [], "effective": [], "permitted": []},
@@ -194,12 +194,12 @@ fn streams(terminal: bool) -> (Io, Option<File>) {
 }
 
 impl Running {
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.follow.pid()
     }
 
     /// Its exit code, and all that it printed.
-    pub async fn ended(&mut self) -> (Option<u8>, String) {
+    pub(crate) async fn ended(&mut self) -> (Option<u8>, String) {
         let exit = tokio::time::timeout(PATIENCE, self.follow.wait_async()).await.expect("it ends").unwrap();
         if let Some(mut output) = self.output.take() {
             let rest = tokio::task::spawn_blocking(move || {
@@ -214,7 +214,7 @@ impl Running {
     }
 
     /// Reads until it has printed `wanted`.
-    pub async fn wait_for(&mut self, wanted: &str) {
+    pub(crate) async fn wait_for(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
             let mut output = self.output.as_ref().unwrap().try_clone().unwrap();
             let more = tokio::task::spawn_blocking(move || {
@@ -241,17 +241,15 @@ fn rootfs(root: &Path) {
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
 }
 
-/// Types at a terminal and reads until `wanted` was printed or it is closed.
-pub fn talk(console: &OwnedFd, typed: &str, wanted: &str) -> String {
+/// Types at a terminal and reads until it is closed.
+pub(crate) fn talk(console: &OwnedFd, typed: &str) -> String {
     let mut console = File::from(console.try_clone().unwrap());
     console.write_all(typed.as_bytes()).unwrap();
     let mut text = String::new();
     let mut bytes = [0; 256];
-    while !text.contains(wanted) {
-        match console.read(&mut bytes) {
-            Ok(0) | Err(_) => break,
-            Ok(length) => text.push_str(&String::from_utf8_lossy(&bytes[..length])),
-        }
+    // Its other side closed is an error.
+    while let Ok(length @ 1..) = console.read(&mut bytes) {
+        text.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
     text
 }
@@ -272,18 +270,18 @@ fn cgroup_dir(pid: i32, controller: &str) -> PathBuf {
     }
 }
 
-pub fn is_frozen(pid: i32) -> bool {
+pub(crate) fn is_frozen(pid: i32) -> bool {
     let dir = cgroup_dir(pid, "freezer");
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
     read("freezer.state").trim() == "FROZEN" || read("cgroup.events").contains("frozen 1")
 }
 
-pub fn pids_max(pid: i32) -> String {
+pub(crate) fn pids_max(pid: i32) -> String {
     std::fs::read_to_string(cgroup_dir(pid, "pids").join("pids.max")).unwrap().trim().to_owned()
 }
 
 /// Every cgroup of that name.
-pub fn cgroups_named(name: &str) -> Vec<PathBuf> {
+pub(crate) fn cgroups_named(name: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/sys/fs/cgroup").join(name)];
     found.extend(std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path().join(name)));
     found.retain(|dir| dir.exists());
