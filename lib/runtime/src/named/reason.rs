@@ -28,9 +28,8 @@ pub(super) fn last_error(log: &Path) -> Option<String> {
     file.take(MAX_LOG_BYTES).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let errors =
-        lines.filter(|line| ["error", "fatal", "panic"].contains(&line.level.to_lowercase().as_str()));
-    errors.rfind(|_| true).map(|line| shorten(line.msg.trim()))
+    let is_error = |line: &Line| ["error", "fatal", "panic"].contains(&line.level.to_lowercase().as_str());
+    lines.rev().find(is_error).map(|line| shorten(line.msg.trim()))
 }
 
 /// The last line of a text that says anything.
