@@ -120,7 +120,7 @@ impl<'a, W: Write> Layer<'a, W> {
         self.parents(path)?;
         let mut entry = Entry::new(path, kind, stat.st_mode & 0o7777);
         (entry.uid, entry.gid) = (stat.st_uid, stat.st_gid);
-        entry.mtime = Timestamp { seconds: stat.st_mtime as i64, nanos: 0 };
+        entry.mtime = Timestamp { seconds: stat.st_mtime, nanos: 0 };
         entry.mtime = self.latest.map_or(entry.mtime, |latest| entry.mtime.min(latest));
         entry.xattrs = xattrs_of(fd, path)?;
         match kind {

@@ -7,21 +7,24 @@ use gantry_core::Result;
 use crate::failure::malformed;
 use crate::header::{BLOCK, number};
 
+/// Offset and length of each piece of data, ascending.
+pub(crate) type Pieces = Vec<(u64, u64)>;
+
 /// How many pieces of data a file may have. Without a limit a small archive could claim an endless map.
 pub(crate) const MAX_PIECES: usize = 1 << 16;
 
 /// Where the stored bytes belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SparseMap {
-    /// Offset and length of each piece, ascending.
-    pub(crate) pieces: Vec<(u64, u64)>,
+    /// The data.
+    pub(crate) pieces: Pieces,
     /// The file's length, holes included.
     pub(crate) size_bytes: u64,
 }
 
 impl SparseMap {
     /// Checks that the pieces ascend, stay within the file, and take no more than what is stored.
-    pub(crate) fn new(pieces: Vec<(u64, u64)>, size_bytes: u64, stored_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(pieces: Pieces, size_bytes: u64, stored_bytes: u64) -> Result<Self> {
         let wrong = || malformed("archive/tar: invalid sparse map");
         if pieces.len() > MAX_PIECES || size_bytes > i64::MAX as u64 {
             return Err(wrong());
@@ -42,7 +45,7 @@ impl SparseMap {
 }
 
 /// The pieces in `fields` (offset and length, 12 bytes each) up to the first empty one.
-pub(crate) fn old_gnu_pieces(fields: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<()> {
+pub(crate) fn old_gnu_pieces(fields: &[u8], pieces: &mut Pieces) -> Result<()> {
     for field in fields.chunks_exact(24) {
         if field[0] == 0 {
             break;
@@ -59,7 +62,7 @@ pub(crate) fn old_gnu_pieces(fields: &[u8], pieces: &mut Vec<(u64, u64)>) -> Res
 }
 
 /// The map at the head of an old GNU sparse header: pieces, whether more follow, the file's length.
-pub(crate) fn old_gnu_head(block: &[u8; BLOCK]) -> Result<(Vec<(u64, u64)>, bool, u64)> {
+pub(crate) fn old_gnu_head(block: &[u8; BLOCK]) -> Result<(Pieces, bool, u64)> {
     let mut pieces = Vec::new();
     old_gnu_pieces(&block[386..482], &mut pieces)?;
     let size = number(&block[483..495])?;
@@ -68,7 +71,7 @@ pub(crate) fn old_gnu_head(block: &[u8; BLOCK]) -> Result<(Vec<(u64, u64)>, bool
 }
 
 /// Pairs of numbers from a list.
-pub(crate) fn pairs(numbers: &[u64]) -> Result<Vec<(u64, u64)>> {
+pub(crate) fn pairs(numbers: &[u64]) -> Result<Pieces> {
     if !numbers.len().is_multiple_of(2) || numbers.len() / 2 > MAX_PIECES {
         return Err(malformed("archive/tar: invalid sparse map"));
     }
