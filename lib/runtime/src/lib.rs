@@ -14,7 +14,7 @@
 //! The built-in kind does its work in a short-lived process: this program executed again. So a program
 //! that uses it begins its `main` with
 //!
-//! ```ignore
+//! ```text
 //! if let Some(code) = gantry_runtime::builtin::run_if_asked() { std::process::exit(code) }
 //! ```
 //!

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_core::{Error, Result, ResultExt};
+use gantry_core::{Error, ErrorKind, Result, ResultExt};
 use gantry_sys::{Spawn, Stdio};
 use serde::Deserialize;
 
@@ -192,7 +192,13 @@ impl OciRuntime for NamedRuntime {
         if new.no_new_keyring {
             call = call.arg("--no-new-keyring");
         }
-        self.make(call, new.io, &pid_file, vec![new.id]).await
+        let made = self.make(call, new.io, &pid_file, vec![new.id.clone()]).await;
+        if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded) {
+            // It was killed at work, and could not clean up behind itself.
+            let undone = self.delete(&new.id, true).await;
+            undone.unwrap_or_else(|error| tracing::warn!(%error, container_id = new.id, "undo a create"));
+        }
+        made
     }
 
     async fn start(&self, id: &str) -> Result<()> {

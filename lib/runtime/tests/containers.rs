@@ -3,6 +3,7 @@
 //! What a runtime cannot do on this machine is skipped with the reason.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[macro_use]
 mod bundle;
 
 use std::os::fd::OwnedFd;
@@ -14,29 +15,6 @@ use gantry_runtime::{OciRuntime, Status};
 use serde_json::json;
 
 const KILL: u32 = 9;
-
-/// One test for each runtime: `builtin`, `runc`, `crun`.
-macro_rules! for_each_runtime {
-    ($($name:ident => $case:expr;)*) => {
-        mod builtin { use super::*; $(for_each_runtime!(@one $name, "builtin", $case);)* }
-        mod runc { use super::*; $(for_each_runtime!(@one $name, "runc", $case);)* }
-        mod crun { use super::*; $(for_each_runtime!(@one $name, "crun", $case);)* }
-    };
-    (@one $name:ident, $runtime:literal, $case:expr) => {
-        #[test]
-        fn $name() {
-            gantry_testkit::root!();
-            if let Some(reason) = bundle::unusable($runtime) {
-                gantry_testkit::skip!("{reason}");
-            }
-            bundle::run(async {
-                let world = World::new($runtime);
-                let case: fn(World) -> bundle::Case = |world| Box::pin(($case)(world));
-                case(world).await;
-            });
-        }
-    };
-}
 
 for_each_runtime! {
     a_container_runs_and_its_output_and_exit_code_arrive => runs;

@@ -145,6 +145,21 @@ pub(super) fn at(path: &str) -> Vec<Group> {
     groups.filter(|group| group.dir.is_dir()).collect()
 }
 
+/// Whether anybody is in one of the groups, or below.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn is_populated(groups: &[Group]) -> Result<bool> {
+    for group in groups {
+        let mut found = Vec::new();
+        collect(&group.dir, 0, &mut found).with_context(|| format!("list processes of {:?}", group.dir))?;
+        if !found.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The group that lists a container's processes best: where it may also be frozen.
 fn main_group(groups: &[Group]) -> Option<&Group> {
     groups
@@ -216,6 +231,27 @@ fn children(dir: &Path, depth: usize) -> io::Result<Vec<PathBuf>> {
 fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+/// Where a further process of the container whose init is `pid` can be put. In version 2 a group that has handed
+/// controllers down takes no processes itself; there it is init's own.
+pub(super) fn to_join(groups: &[Group], pid: i32) -> Vec<PathBuf> {
+    let handed_down = |group: &Group| {
+        let control = std::fs::read_to_string(group.dir.join("cgroup.subtree_control"));
+        group.is_v2() && control.is_ok_and(|text| !text.trim().is_empty())
+    };
+    let place = |group: &Group| {
+        if !handed_down(group) {
+            return group.dir.clone();
+        }
+        let inits = of(pid).unwrap_or_default().into_iter().find(Group::is_v2);
+        // Never outside: init may have been moved by whoever may do that.
+        inits
+            .map(|init| init.dir)
+            .filter(|dir| dir.starts_with(&group.dir))
+            .unwrap_or_else(|| group.dir.clone())
+    };
+    groups.iter().map(place).collect()
 }
 
 /// Whether the groups are frozen.

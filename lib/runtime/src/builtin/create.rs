@@ -29,7 +29,9 @@ pub(super) fn run(create: &Create, report: &Report) -> Result<i32> {
     helper::keyring(&create.id, create.no_new_keyring)?;
     let uid = spec.root.pointer("/process/user/uid").and_then(serde_json::Value::as_u64).unwrap_or(0);
     helper::own_streams(u32::try_from(uid).map_err(|_| Error::invalid_argument(format!("uid {uid}")))?);
-    if !normalise::wants_slave(&spec.root) {
+    // Hooks of the runtime's own namespaces may mount something for all to see.
+    let hooks = ["/hooks/prestart", "/hooks/createRuntime"].iter().any(|at| !list(&spec.root, at).is_empty());
+    if !hooks && !normalise::wants_slave(&spec.root) {
         leave_propagation()?;
     }
     let made = build(create, report).and_then(|container| {

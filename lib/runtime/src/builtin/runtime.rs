@@ -159,6 +159,11 @@ impl OciRuntime for BuiltinRuntime {
             return Err(Error::already_exists(format!("container {:?}", new.id)));
         }
         normalise::container(&mut spec.root, &new.id);
+        // Whoever is there would be taken for the container's, and be killed with it.
+        let cgroups_path = text(&spec.root, "/linux/cgroupsPath").unwrap_or_default();
+        if cgroup::is_populated(&cgroup::at(cgroups_path))? {
+            return Err(Error::failed_precondition(format!("cgroup {cgroups_path:?} is in use")));
+        }
         limits::cap(&mut spec.root["process"]);
         spec.save()?;
         named::make_private(&self.state_dir)?;
@@ -249,7 +254,7 @@ impl OciRuntime for BuiltinRuntime {
             terminal,
             no_new_keyring: false,
         });
-        let groups = record.groups.iter().map(|group| group.dir.clone()).collect();
+        let groups = cgroup::to_join(&record.groups, record.pid);
         let mut helper =
             Helper::start(self.helper.as_deref(), &request, streams, Place::Inside(init, groups))
                 .await

@@ -1,4 +1,5 @@
 //! Bundles of busybox, and containers made from them.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::fs::File;
 use std::future::Future;
@@ -21,6 +22,30 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) type Case = Pin<Box<dyn Future<Output = ()>>>;
+
+/// One test of each case for the built-in runtime and for runc, and one of all cases for crun.
+macro_rules! for_each_runtime {
+    ($($name:ident => $case:expr;)*) => {
+        mod builtin { use super::*; $(for_each_runtime!(@one $name, "builtin", $case);)* }
+        mod runc { use super::*; $(for_each_runtime!(@one $name, "runc", $case);)* }
+        for_each_runtime!(@one crun_does_all_of_it, "crun", $($case),*);
+    };
+    (@one $name:ident, $runtime:literal, $($case:expr),*) => {
+        #[test]
+        fn $name() {
+            gantry_testkit::root!();
+            if let Some(reason) = bundle::unusable($runtime) {
+                gantry_testkit::skip!("{reason}");
+            }
+            bundle::run(async {
+                $({
+                    let case: fn(World) -> bundle::Case = |world| Box::pin(($case)(world));
+                    case(World::new($runtime)).await;
+                })*
+            });
+        }
+    };
+}
 
 /// Why a runtime cannot be tested here, if it cannot.
 pub(crate) fn unusable(runtime: &str) -> Option<String> {
@@ -48,8 +73,9 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 
 /// A place for bundles and the state of one runtime.
 pub(crate) struct World {
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     pub(crate) runtime: &'static str,
+    pub(crate) timeout: Duration,
 }
 
 pub(crate) struct Bundle {
@@ -67,15 +93,21 @@ pub(crate) struct Running {
 
 impl World {
     pub(crate) fn new(runtime: &'static str) -> Self {
-        World { dir: tempfile::tempdir().unwrap(), runtime }
+        World { dir: tempfile::tempdir().unwrap(), runtime, timeout: PATIENCE }
+    }
+
+    /// A directory of the test's own.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     fn config(&self) -> RuntimeConfig {
         RuntimeConfig {
-            binary: Some(self.runtime.to_owned()),
+            // Without a name the choice is the crate's.
+            binary: Some(self.runtime.to_owned()).filter(|name| !name.is_empty()),
             root: self.dir.path().join("state"),
             helper: Some(PathBuf::from(env!("CARGO_BIN_EXE_gantry-runtime-helper"))),
-            timeout: PATIENCE,
+            timeout: self.timeout,
             ..RuntimeConfig::new("ns")
         }
     }
@@ -124,10 +156,19 @@ impl World {
         select::for_new(&self.config(), &bundle.dir).await.unwrap()
     }
 
+    /// The runtime that the crate chooses.
+    pub(crate) async fn choose(&self, bundle: &Bundle) -> Result<Arc<dyn OciRuntime>> {
+        select::for_new(&self.config(), &bundle.dir).await
+    }
+
     pub(crate) async fn try_create(&self, id: &str, bundle: &Bundle) -> Result<Running> {
+        self.create_in(id, bundle, &self.cgroup(id)).await
+    }
+
+    pub(crate) async fn create_in(&self, id: &str, bundle: &Bundle, cgroup: &str) -> Result<Running> {
         let path = bundle.dir.join("config.json");
         let mut spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        spec["linux"]["cgroupsPath"] = format!("/{}", self.cgroup(id)).into();
+        spec["linux"]["cgroupsPath"] = format!("/{cgroup}").into();
         std::fs::write(&path, spec.to_string()).unwrap();
         let terminal = spec["process"]["terminal"] == true;
         let (io, output) = streams(terminal);
@@ -235,7 +276,7 @@ fn rootfs(root: &Path) {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
     std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for applet in "sh cat echo sleep true ls head grep id hostname pwd mkdir mknod tty test".split(' ') {
+    for applet in "sh cat echo sleep true ls head grep id hostname pwd mkdir mknod tty test wc".split(' ') {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
