@@ -1,0 +1,6 @@
+//! Containers.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcContainers;

@@ -1,0 +1,7 @@
+//! Content.
+
+pub(crate) mod convert;
+mod server;
+mod write;
+
+pub use server::GrpcContent;

@@ -1,0 +1,5 @@
+//! Diffs.
+
+mod server;
+
+pub use server::GrpcDiff;

@@ -1,0 +1,6 @@
+//! Events.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcEvents;

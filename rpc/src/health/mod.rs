@@ -1,0 +1,5 @@
+//! Health, by gRPC's own protocol.
+
+mod server;
+
+pub use server::GrpcHealth;

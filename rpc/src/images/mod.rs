@@ -1,0 +1,6 @@
+//! Images.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcImages;

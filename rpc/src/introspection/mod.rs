@@ -1,0 +1,6 @@
+//! Introspection.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcIntrospection;

@@ -1,0 +1,25 @@
+//! Leases.
+
+use gantry_api::containerd::services::leases::v1::{Lease as Proto, Resource};
+use gantry_core::Result;
+use gantry_core::leases::{Lease, LeaseResource};
+
+use crate::call::present;
+use crate::timestamp;
+
+pub(crate) fn to_proto(lease: Lease) -> Proto {
+    Proto {
+        id: lease.id.into_string(),
+        created_at: Some(timestamp::to_proto(lease.created_at)),
+        labels: lease.labels,
+    }
+}
+
+pub(crate) fn resource_from_proto(resource: Option<Resource>) -> Result<LeaseResource> {
+    let resource = present(resource, "resource")?;
+    Ok(LeaseResource { id: resource.id, kind: resource.r#type })
+}
+
+pub(crate) fn resource_to_proto(resource: LeaseResource) -> Resource {
+    Resource { id: resource.id, r#type: resource.kind }
+}

@@ -1,0 +1,6 @@
+//! Leases.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcLeases;

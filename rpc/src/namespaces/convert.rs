@@ -1,0 +1,16 @@
+//! Namespaces.
+
+use gantry_api::containerd::services::namespaces::v1::Namespace as Proto;
+use gantry_core::namespaces::NamespaceRecord;
+use gantry_core::{Namespace, Result};
+
+use crate::call::present;
+
+pub(crate) fn from_proto(namespace: Option<Proto>) -> Result<NamespaceRecord> {
+    let namespace = present(namespace, "namespace")?;
+    Ok(NamespaceRecord { name: Namespace::parse(namespace.name)?, labels: namespace.labels })
+}
+
+pub(crate) fn to_proto(namespace: NamespaceRecord) -> Proto {
+    Proto { name: namespace.name.into_string(), labels: namespace.labels }
+}

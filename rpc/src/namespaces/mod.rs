@@ -1,0 +1,6 @@
+//! Namespaces.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcNamespaces;

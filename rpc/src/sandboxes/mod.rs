@@ -1,0 +1,6 @@
+//! Sandboxes.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcSandboxes;

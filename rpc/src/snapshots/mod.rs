@@ -1,0 +1,6 @@
+//! Snapshots.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcSnapshots;

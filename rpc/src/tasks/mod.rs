@@ -1,0 +1,6 @@
+//! Tasks.
+
+pub(crate) mod convert;
+mod server;
+
+pub use server::GrpcTasks;

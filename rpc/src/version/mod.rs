@@ -1,0 +1,5 @@
+//! The daemon's version.
+
+mod server;
+
+pub use server::GrpcVersion;
