@@ -73,11 +73,13 @@ impl Reader {
         }
     }
 
-    /// Reads what is there now.
+    /// Reads what is there now. From the descriptor itself: the reactor may not have heard yet of
+    /// what the program wrote last, and would say that there is nothing.
     fn drain(&mut self) {
         let mut buffer = [0; 8192];
         while let Some(pipe) = &self.pipe {
-            match pipe.try_read(&mut buffer) {
+            match rustix::io::read(pipe, &mut buffer) {
+                Err(rustix::io::Errno::INTR) => {}
                 Ok(0) | Err(_) => self.pipe = None,
                 Ok(n) => self.keep(&buffer[..n]),
             }

@@ -204,3 +204,12 @@ async fn output_kills_at_the_deadline() {
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     assert!(error.to_string().contains("stuck here"), "{error}");
 }
+
+#[tokio::test]
+async fn what_a_program_says_last_is_never_lost() {
+    for n in 0..300 {
+        let script = format!("echo {n}");
+        let output = Spawn::new("/bin/sh").arg("-c").arg(script).output(Capture::default()).await.unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{n}\n"));
+    }
+}
