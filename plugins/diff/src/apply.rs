@@ -1,17 +1,19 @@
 //! Applying a layer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use gantry_archive::{AppliedLayer, Compression, Lowers, Target, apply_layer};
 use gantry_core::content::ContentReader;
 use gantry_core::mount::Mount;
-use gantry_core::{Context, Descriptor, Error, ErrorKind, Result, ResultExt};
+use gantry_core::{Any, Context, Descriptor, Error, ErrorKind, Result, ResultExt};
 use gantry_mount::with_temp_mount;
 use gantry_oci::media_types;
 use tokio::runtime::Handle;
 
 use crate::layers::Layers;
+use crate::processor::{Chain, FAILING_MOMENTS, LAST_MOMENTS, Processors};
 use crate::stream::ContentStream;
 
 /// A layer, and where it goes.
@@ -20,6 +22,10 @@ pub(crate) struct Application {
     /// Where temporary mounts are made.
     pub(crate) temp: std::path::PathBuf,
     pub(crate) reader: Arc<dyn ContentReader>,
+    /// What the layer goes through before it is one of the types known here.
+    pub(crate) chain: Chain,
+    /// Payloads for the programs of the chain, by their ids.
+    pub(crate) payloads: BTreeMap<String, Any>,
     /// `None` if the first bytes tell.
     pub(crate) compression: Option<Compression>,
     pub(crate) mounts: Vec<Mount>,
@@ -77,7 +83,24 @@ impl Application {
 
     fn extract(&self, cx: &Context, target: &Target) -> Result<AppliedLayer> {
         let stream = ContentStream::new(cx, &self.runtime, &self.reader);
-        let applied = apply_layer(cx, stream, self.compression, target)?;
+        let applied = if self.chain.is_empty() {
+            apply_layer(cx, stream, self.compression, target)?
+        } else {
+            let mut programs = Processors::start(cx, &self.chain, stream, &self.payloads)?;
+            let applied = apply_layer(cx, &mut programs, self.compression, target);
+            match &applied {
+                Ok(_) => programs.finish(LAST_MOMENTS)?,
+                // A program that failed is the reason why its output was no layer; one that still runs is not.
+                Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+                    match programs.finish(FAILING_MOMENTS) {
+                        Err(failed) if failed.kind() != ErrorKind::DeadlineExceeded => return Err(failed),
+                        _ => {}
+                    }
+                }
+                Err(_) => {}
+            }
+            applied?
+        };
         if self.sync_fs {
             let (Target::Directory(root) | Target::Overlay { upper: root, .. }) = target;
             sync_fs(root)?;

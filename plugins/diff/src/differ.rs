@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use crate::apply::{self, Application};
 use crate::compare::{self, Comparison};
 use crate::job::Jobs;
+use crate::processor::{self, StreamProcessor};
 
 /// Applies and computes tar layers: plain, gzip and zstd. Named for containerd's, which walks both trees; this one
 /// does so only where it must.
@@ -25,12 +26,20 @@ pub struct WalkingDiffer {
     content: Arc<dyn ContentStore>,
     temp: PathBuf,
     jobs: Jobs,
+    processors: Vec<StreamProcessor>,
 }
 
 impl WalkingDiffer {
     /// Reads and writes layers in `content`; makes temporary mounts, where they are needed, below `temp`.
     pub fn new(content: Arc<dyn ContentStore>, temp: impl Into<PathBuf>) -> Self {
-        WalkingDiffer { content, temp: temp.into(), jobs: Jobs::default() }
+        WalkingDiffer { content, temp: temp.into(), jobs: Jobs::default(), processors: Vec::new() }
+    }
+
+    /// Lets layers of other types go through these programs first. The first one that takes a type is used.
+    #[must_use]
+    pub fn with_processors(mut self, processors: Vec<StreamProcessor>) -> Self {
+        self.processors = processors;
+        self
     }
 
     /// Ends the write: gives the descriptor of the layer, which has its diff id as a label.
@@ -85,12 +94,17 @@ impl DiffApplier for WalkingDiffer {
         how: ApplyDiff,
     ) -> Result<Descriptor> {
         let step = || format!("apply layer {}", layer.digest);
-        let compression = apply::compression(&layer.media_type).with_context(step)?;
+        let known = |media_type: &str| apply::compression(media_type).is_ok();
+        let (chain, media_type) =
+            processor::chain(&self.processors, &layer.media_type, known).with_context(step)?;
+        let compression = apply::compression(&media_type).with_context(step)?;
         let reader = self.content.reader(cx, &layer.digest).await.with_context(step)?;
         let application = Application {
             runtime: Handle::current(),
             temp: self.temp.clone(),
             reader,
+            chain,
+            payloads: how.payloads,
             compression,
             mounts: mounts.to_vec(),
             sync_fs: how.sync_fs,

@@ -11,6 +11,8 @@ mod compare;
 mod differ;
 mod job;
 mod layers;
+mod processor;
 mod stream;
 
 pub use differ::WalkingDiffer;
+pub use processor::StreamProcessor;

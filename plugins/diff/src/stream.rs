@@ -13,19 +13,19 @@ use tokio::runtime::Handle;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads a blob from its start. Blocks: only for threads of the blocking pool.
-pub(crate) enum ContentStream<'a> {
+pub(crate) enum ContentStream {
     /// From its file.
     File(File),
     /// Piece by piece through its reader.
-    Reader { cx: &'a Context, runtime: Handle, reader: Arc<dyn ContentReader>, offset: u64, chunk: Bytes },
+    Reader { cx: Context, runtime: Handle, reader: Arc<dyn ContentReader>, offset: u64, chunk: Bytes },
 }
 
-impl<'a> ContentStream<'a> {
-    pub(crate) fn new(cx: &'a Context, runtime: &Handle, reader: &Arc<dyn ContentReader>) -> Self {
+impl ContentStream {
+    pub(crate) fn new(cx: &Context, runtime: &Handle, reader: &Arc<dyn ContentReader>) -> Self {
         match reader.local_file() {
             Some(file) => ContentStream::File(file),
             None => ContentStream::Reader {
-                cx,
+                cx: cx.clone(),
                 runtime: runtime.clone(),
                 reader: Arc::clone(reader),
                 offset: 0,
@@ -35,7 +35,7 @@ impl<'a> ContentStream<'a> {
     }
 }
 
-impl Read for ContentStream<'_> {
+impl Read for ContentStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (cx, runtime, reader, offset, chunk) = match self {
             ContentStream::File(file) => return file.read(buffer),

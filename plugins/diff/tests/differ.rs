@@ -17,7 +17,7 @@ use gantry_core::diff::{ApplyDiff, CompareDiff, DiffApplier, DiffComparer};
 use gantry_core::mount::Mount;
 use gantry_core::wire_names::LABEL_UNCOMPRESSED;
 use gantry_core::{Context, Descriptor, Digest, ErrorKind, IngestRef};
-use gantry_diff::WalkingDiffer;
+use gantry_diff::{StreamProcessor, WalkingDiffer};
 use gantry_testkit::{Tar, root};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -370,4 +370,61 @@ fn a_comparison_that_fails_leaves_only_what_has_a_name() {
         place.differ.compare(&cx, &lower, &lower, named).await.unwrap();
         place.assert_nothing_left();
     });
+}
+
+#[test]
+fn layers_of_other_types_go_through_programs() {
+    root!();
+    play(async {
+        let place = Place::new();
+        let script = |id: &str, accepts: &str, returns: &str, script: &str| StreamProcessor {
+            id: id.into(),
+            accepts: vec![accepts.into()],
+            returns: returns.into(),
+            path: "sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec!["SHIFT=a-z".into()],
+        };
+        let swap = "tr a-zA-Z n-za-mN-ZA-M";
+        let store = Arc::clone(&place.content) as Arc<dyn ContentStore>;
+        let differ = WalkingDiffer::new(store, place.dir.join("tmpmounts")).with_processors(vec![
+            script("one", "twice", "once", swap),
+            script("two", "once", GZIP, &format!("test $STREAM_PROCESSOR_MEDIATYPE = once && {swap}")),
+            script("payload", "told", PLAIN, "cat $STREAM_PROCESSOR_PIPE >&2; exit 3"),
+            script("stuck", "endless", PLAIN, "exec sleep 1000"),
+        ]);
+        let cx = Context::background();
+        let root = place.make("root");
+        let apply = async |cx: &Context, media_type: &str| {
+            let layer = place.layer(media_type, &base(), Compression::Gzip).await;
+            let payloads = [("payload".to_owned(), gantry_core::Any::new("type", "what it said".as_bytes()))];
+            let how = ApplyDiff { payloads: payloads.into(), sync_fs: false };
+            differ.apply(cx, &layer, &bind(&root), how).await
+        };
+        let done = apply(&cx, "twice").await.unwrap();
+        assert_eq!(done.size_bytes as usize, base().len());
+        let error = apply(&cx, "told").await.unwrap_err();
+        assert!(
+            error.to_string().contains("status 3") && error.to_string().contains("what it said"),
+            "{error}"
+        );
+        let token = tokio_util::sync::CancellationToken::new();
+        let leaving = cx.with_cancellation(token.clone());
+        let (stopped, ()) = tokio::join!(apply(&leaving, "endless"), async {
+            let runs = || gantry_testkit::eventually("the program runs", || sleeping().then_some(()));
+            tokio::task::spawn_blocking(runs).await.unwrap();
+            token.cancel();
+        });
+        assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Canceled);
+        assert!(!sleeping(), "the program was ended");
+        place.assert_nothing_left();
+    });
+}
+
+/// Whether a program of the test above sleeps.
+fn sleeping() -> bool {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x001000\0"))
 }
