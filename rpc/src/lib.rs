@@ -16,6 +16,7 @@ mod jobs;
 mod message;
 mod mount;
 mod platform;
+mod remote;
 mod serve;
 mod services;
 mod status;

@@ -1,6 +1,8 @@
 //! Events.
 
 pub(crate) mod convert;
+mod remote;
 mod server;
 
+pub use remote::RemoteEvents;
 pub use server::GrpcEvents;

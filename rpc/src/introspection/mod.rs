@@ -1,6 +1,8 @@
 //! Introspection.
 
 pub(crate) mod convert;
+mod remote;
 mod server;
 
+pub use remote::RemoteIntrospection;
 pub use server::GrpcIntrospection;

@@ -1,8 +1,8 @@
 //! Leases.
 
 use gantry_api::containerd::services::leases::v1::{Lease as Proto, Resource};
-use gantry_core::Result;
 use gantry_core::leases::{Lease, LeaseResource};
+use gantry_core::{LeaseId, Result};
 
 use crate::call::present;
 use crate::timestamp;
@@ -22,4 +22,13 @@ pub(crate) fn resource_from_proto(resource: Option<Resource>) -> Result<LeaseRes
 
 pub(crate) fn resource_to_proto(resource: LeaseResource) -> Resource {
     Resource { id: resource.id, r#type: resource.kind }
+}
+
+pub(crate) fn from_proto(lease: Option<Proto>) -> Result<Lease> {
+    let lease = present(lease, "lease")?;
+    Ok(Lease {
+        id: LeaseId::parse(lease.id)?,
+        created_at: timestamp::or_epoch(lease.created_at),
+        labels: lease.labels,
+    })
 }

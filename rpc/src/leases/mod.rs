@@ -1,6 +1,8 @@
 //! Leases.
 
 pub(crate) mod convert;
+mod remote;
 mod server;
 
+pub use remote::RemoteLeases;
 pub use server::GrpcLeases;

@@ -1,6 +1,8 @@
 //! Snapshots.
 
 pub(crate) mod convert;
+mod remote;
 mod server;
 
+pub use remote::RemoteSnapshotter;
 pub use server::GrpcSnapshots;

@@ -1,5 +1,7 @@
 //! The daemon's version.
 
+mod remote;
 mod server;
 
+pub use remote::RemoteVersion;
 pub use server::GrpcVersion;
