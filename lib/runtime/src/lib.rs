@@ -23,6 +23,7 @@
 
 pub mod builtin;
 mod console;
+mod devices;
 mod guard;
 mod limits;
 mod named;

@@ -20,7 +20,8 @@ use crate::console::ConsoleSocket;
 use crate::select::RuntimeConfig;
 use crate::spec::{self, Spec};
 use crate::{
-    Checkpoint, Io, Made, NewContainer, NewProcess, OciRuntime, Restore, State, Status, guard, limits,
+    Checkpoint, Io, Made, NewContainer, NewProcess, OciRuntime, Restore, State, Status, devices, guard,
+    limits,
 };
 use command::Call;
 use probe::Probe;
@@ -182,6 +183,9 @@ impl OciRuntime for NamedRuntime {
         let mut spec = Spec::read(&new.bundle)?;
         guard::container(&spec, &new.bundle)?;
         self.prepare(&mut spec).await?;
+        if spec.root["linux"].is_object() {
+            devices::deny_unless_allowed(&mut spec.root["linux"]);
+        }
         limits::cap(&mut spec.root["process"]);
         spec.save()?;
         let pid_file = new.bundle.join("init.pid");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cgroup;
+use crate::devices;
 use crate::spec::{list, text};
 
 /// Spells out in `spec` what `libcontainer` would get wrong.
@@ -40,7 +41,7 @@ pub(super) fn container(spec: &mut Value, id: &str) {
             linux["rootfsPropagation"] = plain.into();
         }
     }
-    devices(linux);
+    devices::deny_unless_allowed(linux);
     if let Some(destination) = ro_cgroup {
         protect_cgroup(linux, &destination);
     }
@@ -62,26 +63,6 @@ pub(super) fn process(process: &mut Value) {
         if !sets[set].is_array() {
             sets[set] = json!([]);
         }
-    }
-}
-
-/// All devices are denied but for those that are allowed: the list of rules must begin so (GHSA-g54h-m393-cpwq).
-fn devices(linux: &mut Value) {
-    if !linux["resources"].is_object() {
-        linux["resources"] = json!({});
-    }
-    let rules = &mut linux["resources"]["devices"];
-    if !rules.is_array() {
-        *rules = json!([]);
-    }
-    let Some(rules) = rules.as_array_mut() else { return };
-    let all = |rule: &Value| {
-        matches!(text(rule, "/type"), None | Some("" | "a"))
-            && rule.get("allow") != Some(&Value::Bool(true))
-            && text(rule, "/access").is_none_or(|access| access.is_empty() || access == "rwm")
-    };
-    if !rules.first().is_some_and(all) {
-        rules.insert(0, json!({"allow": false, "access": "rwm"}));
     }
 }
 
@@ -143,21 +124,5 @@ mod tests {
         let mut spec = json!({"process": {"noNewPrivileges": true}});
         container(&mut spec, "web");
         assert_eq!(spec["process"]["noNewPrivileges"], true);
-    }
-
-    #[test]
-    fn an_allow_list_stands_behind_a_denial() {
-        for (rules, count) in [
-            (json!([{"allow": true, "type": "a", "access": "rwm"}]), 2),
-            (json!([{"allow": false, "type": "c", "access": "rwm"}]), 2),
-            (json!([{"allow": false, "access": "r"}]), 2),
-            (json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c"}]), 2),
-        ] {
-            let mut linux = json!({"resources": {"devices": rules}});
-            devices(&mut linux);
-            let rules = linux["resources"]["devices"].as_array().unwrap();
-            assert_eq!(rules.len(), count);
-            assert_eq!(rules[0], json!({"allow": false, "access": "rwm"}));
-        }
     }
 }

@@ -233,7 +233,7 @@ impl OciRuntime for BuiltinRuntime {
         supported::process_is_supported(&process).map_err(|feature| lacks(&feature))?;
         normalise::process(&mut process);
         limits::cap(&mut process);
-        let step = "OCI runtime exec failed";
+        let step = "OCI runtime exec failed: exec failed: unable to start container process";
         let init = record
             .init()
             .ok_or_else(|| Error::unknown("cannot exec in a stopped container").context(step))?;
