@@ -1,0 +1,90 @@
+//! What becomes of a task whose shim ended without being asked to.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use gantry_core::ErrorKind;
+use gantry_core::tasks::ExitRecord;
+
+use crate::bootstrap;
+use crate::bundle::Bundle;
+use crate::ledger::Told;
+use crate::manager::Inner;
+use crate::task::{self, Task};
+
+/// How a task ended whose shim was killed: as if by SIGKILL. Source: features I06.
+const KILLED: u32 = 137;
+
+/// Waits for the loss of the task's connection, connects anew if the shim still listens, and cleans up if not.
+pub(crate) async fn watch(inner: Arc<Inner>, task: Arc<Task>) {
+    loop {
+        let connection = task.client().connection().clone();
+        // Both may be dropped at any time.
+        tokio::select! {
+            () = task.over.cancelled() => return,
+            () = connection.closed() => {}
+        }
+        let _ending = task.ending.lock().await;
+        if task.is_gone() || inner.is_closed() {
+            return;
+        }
+        if let Some(client) = reconnect(&inner, &task).await {
+            task.reconnected(client);
+            continue;
+        }
+        tracing::info!(
+            namespace = %task.bundle.namespace, container_id = task.id(),
+            "the shim is gone; cleaning up after it"
+        );
+        bury(&inner, &task).await;
+        return;
+    }
+}
+
+/// Another connection, if the shim lives and still has the task.
+async fn reconnect(inner: &Inner, task: &Task) -> Option<gantry_shim::client::TaskClient> {
+    let timeouts = &inner.config.timeouts;
+    let client = task::connect(&task.answer, &task.bundle, timeouts).await.ok()?;
+    match client.with_timeout(Some(timeouts.load)).state(task.id(), "").await {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => None,
+        // A slow shim is a living one.
+        _ => Some(client),
+    }
+}
+
+/// Cleans up after the shim of `task` and tells of the end, as far as it was not told. The caller holds `task.ending`.
+pub(crate) async fn bury(inner: &Arc<Inner>, task: &Task) {
+    let exit = clean_up(inner, &task.bundle, Some(&task.binary)).await;
+    inner.remove(&task.bundle);
+    inner.tell(&task.end(&exit), Told::Exit).await;
+    inner.tell(&task.end(&exit), Told::Delete).await;
+    task.gone(ExitRecord { pid: task.pid, ..exit });
+}
+
+/// Runs the shim's `delete` and removes the bundle; goes on after an error, since nobody else will.
+pub(crate) async fn clean_up(
+    inner: &Arc<Inner>,
+    bundle: &Bundle,
+    binary: Option<&std::path::Path>,
+) -> ExitRecord {
+    let (namespace, container_id) = (bundle.namespace.as_str(), bundle.id.as_str());
+    let mut exit = ExitRecord {
+        id: container_id.to_owned(),
+        pid: bundle.init_pid(),
+        status: KILLED,
+        exited_at: SystemTime::now(),
+    };
+    if let Some(binary) = binary {
+        match bootstrap::delete(&inner.config, binary, bundle).await {
+            Ok(deleted) if deleted.exited_at > SystemTime::UNIX_EPOCH => {
+                exit = ExitRecord { pid: deleted.pid.max(exit.pid), ..deleted };
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, namespace, container_id, "a dead shim is not cleaned up after")
+            }
+        }
+    }
+    inner.delete_bundle(bundle).await;
+    exit
+}
