@@ -1,3 +1,47 @@
-//! The daemon.
+//! The daemon: reads arguments and configuration, starts the plugins, serves until told to stop.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod arguments;
+mod config;
+mod daemon;
+mod logging;
+mod notify;
+mod plugins;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command, ConfigCommand};
+use clap::Parser as _;
+use gantry_core::Result;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantryd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    match &arguments.command {
+        None => {}
+        Some(Command::Config { command: ConfigCommand::Default }) => {
+            print!("{}", plugins::default_configuration()?);
+            return Ok(());
+        }
+        Some(Command::Config { command: ConfigCommand::Dump }) => {
+            let config = arguments.configuration()?;
+            print!("{}", plugins::configuration_text(&config)?);
+            return Ok(());
+        }
+    }
+    let config = arguments.configuration()?;
+    logging::start(&config)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    daemon::run(config)
+}

@@ -1,0 +1,85 @@
+//! The command line: the original's flags and subcommands.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use gantry_core::Result;
+use toml::{Table, Value};
+
+use crate::config::{self, Config};
+
+/// gantryd: a container daemon that speaks containerd's protocols.
+#[derive(Debug, Parser)]
+#[command(name = "gantryd", version = VERSION_LINE, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Path of the configuration file.
+    #[arg(short, long, global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// trace, debug, info, warn, error, fatal or panic.
+    #[arg(short, long, global = true)]
+    pub(crate) log_level: Option<String>,
+    /// Path of the gRPC socket.
+    #[arg(short, long, global = true)]
+    pub(crate) address: Option<String>,
+    /// Directory of what must last.
+    #[arg(long, global = true)]
+    pub(crate) root: Option<PathBuf>,
+    /// Directory of what a reboot may take.
+    #[arg(long, global = true)]
+    pub(crate) state: Option<PathBuf>,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print configurations.
+    Config {
+        /// Which one.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// Which configuration to print.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// The defaults.
+    Default,
+    /// What the file, its imports and the flags amount to.
+    Dump,
+}
+
+/// Source: features C08: package, version, revision.
+const VERSION_LINE: &str = concat!("gantry ", env!("CARGO_PKG_VERSION"), " ", env!("GANTRY_REVISION"));
+
+impl Arguments {
+    /// The configuration file with the flags over it.
+    ///
+    /// # Errors
+    /// As [`config::load`].
+    pub(crate) fn configuration(&self) -> Result<Config> {
+        let mut config = config::load(self.config.as_deref())?;
+        if let Some(root) = &self.root {
+            config.root.clone_from(root);
+        }
+        if let Some(state) = &self.state {
+            config.state.clone_from(state);
+        }
+        if let Some(level) = &self.log_level {
+            config.log_level.clone_from(level);
+        }
+        if let Some(address) = &self.address {
+            let section = config
+                .plugins
+                .entry("io.containerd.server.v1.grpc")
+                .or_insert_with(|| Value::Table(Table::new()));
+            if let Some(section) = section.as_table_mut() {
+                section.insert("address".into(), Value::String(address.clone()));
+            }
+        }
+        Ok(config)
+    }
+}

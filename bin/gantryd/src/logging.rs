@@ -1,0 +1,29 @@
+//! The log: text or JSON on standard error.
+
+use gantry_core::{Error, Result};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::config::Config;
+
+/// Starts logging as the configuration says.
+///
+/// # Errors
+/// `InvalidArgument` for a level or format that does not exist.
+pub(crate) fn start(config: &Config) -> Result<()> {
+    let level = match config.log_level.as_str() {
+        "trace" => LevelFilter::TRACE,
+        "debug" => LevelFilter::DEBUG,
+        "info" => LevelFilter::INFO,
+        "warn" | "warning" => LevelFilter::WARN,
+        "error" | "fatal" | "panic" => LevelFilter::ERROR,
+        other => return Err(Error::invalid_argument(format!("log level {other:?}"))),
+    };
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let started = match config.log_format.as_str() {
+        "" | "text" => builder.with_ansi(false).try_init(),
+        "json" => builder.json().try_init(),
+        other => return Err(Error::invalid_argument(format!("log format {other:?}: text or json"))),
+    };
+    started.map_err(|error| Error::internal(format!("start the log: {error}")))
+}

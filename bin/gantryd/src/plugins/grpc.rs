@@ -1,0 +1,93 @@
+//! The gRPC APIs: each says what it serves; the server plugin puts them on the socket.
+
+use std::sync::Arc;
+
+use gantry_core::containers::ContainerStore;
+use gantry_core::content::ContentStore;
+use gantry_core::diff::{DiffApplier, DiffComparer};
+use gantry_core::events::EventService;
+use gantry_core::images::ImageStore;
+use gantry_core::introspection::Introspection;
+use gantry_core::leases::LeaseManager;
+use gantry_core::namespaces::NamespaceStore;
+use gantry_core::sandboxes::SandboxStore;
+use gantry_core::snapshots::Snapshotter;
+use gantry_core::tasks::TaskManager;
+use gantry_plugin::{Plugin, PluginKind};
+
+macro_rules! thin {
+    ($($(#[$doc:meta])* $name:ident, $id:literal, $from:ident, [$($offer:ty),*];)*) => {$(
+        $(#[$doc])*
+        pub(super) const $name: Plugin = Plugin {
+            kind: PluginKind::Grpc,
+            id: $id,
+            requires: &[PluginKind::$from],
+            init: |ic| {
+                $(let offer = ic.get::<$offer>(PluginKind::$from)?;
+                ic.put::<$offer>(PluginKind::Grpc, offer);)*
+                Ok(())
+            },
+        };
+    )*};
+}
+
+thin! {
+    /// Containers.
+    CONTAINERS, "containers", Service, [dyn ContainerStore];
+    /// Content.
+    CONTENT, "content", Service, [dyn ContentStore];
+    /// Diffs.
+    DIFF, "diff", Service, [dyn DiffApplier, dyn DiffComparer];
+    /// Events.
+    EVENTS, "events", Event, [dyn EventService];
+    /// Images.
+    IMAGES, "images", Service, [dyn ImageStore];
+    /// Introspection.
+    INTROSPECTION, "introspection", Service, [dyn Introspection];
+    /// Leases.
+    LEASES, "leases", Lease, [dyn LeaseManager];
+    /// Namespaces.
+    NAMESPACES, "namespaces", Service, [dyn NamespaceStore];
+    /// Sandbox records.
+    SANDBOXES, "sandboxes", SandboxStore, [dyn SandboxStore];
+    /// Tasks.
+    TASKS, "tasks", Service, [dyn TaskManager];
+}
+
+/// Snapshots of every snapshotter.
+pub(super) const SNAPSHOTS: Plugin = Plugin {
+    kind: PluginKind::Grpc,
+    id: "snapshots",
+    requires: &[PluginKind::Service],
+    init: |ic| {
+        for (name, snapshotter) in ic.all::<dyn Snapshotter>(PluginKind::Service) {
+            ic.put_as::<dyn Snapshotter>(PluginKind::Grpc, &name, snapshotter);
+        }
+        Ok(())
+    },
+};
+
+/// What a plugin that needs nothing puts, so that it is served only where it was started.
+pub(super) struct Served;
+
+/// The version.
+pub(super) const VERSION: Plugin = Plugin {
+    kind: PluginKind::Grpc,
+    id: "version",
+    requires: &[],
+    init: |ic| {
+        ic.put::<Served>(PluginKind::Grpc, Arc::new(Served));
+        Ok(())
+    },
+};
+
+/// Health.
+pub(super) const HEALTHCHECK: Plugin = Plugin {
+    kind: PluginKind::Grpc,
+    id: "healthcheck",
+    requires: &[],
+    init: |ic| {
+        ic.put::<Served>(PluginKind::Grpc, Arc::new(Served));
+        Ok(())
+    },
+};
