@@ -168,6 +168,8 @@ impl Forking {
             Err(_) => {
                 if let Some(kept) = kept {
                     watch.exit.send_replace(Some(kept.exit));
+                    // Whoever holds an expectation may still register it.
+                    book.keep(pid, kept.exit);
                 }
             }
             // Running, or ended and not yet taken: a kept exit was of an earlier process of that pid.
