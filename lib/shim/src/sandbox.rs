@@ -165,7 +165,7 @@ impl Service for SandboxService {
             }
             "StopSandbox" => {
                 let request: wire::StopSandboxRequest = decode(payload)?;
-                self.stop(&request.sandbox_id, request.timeout_secs).await?;
+                Box::pin(self.stop(&request.sandbox_id, request.timeout_secs)).await?;
                 Ok(encode(&wire::StopSandboxResponse::default()))
             }
             "WaitSandbox" => {

@@ -30,8 +30,11 @@ fn done(result: Result<()>) -> Result<Bytes> {
 
 #[async_trait]
 impl Service for TaskService {
-    // Calls that change something run to their end whatever the caller does; waits and reads that may take long are
-    // dropped when nobody wants them any more.
+    // A wait lives as long as its process and must be small. What the others need is therefore allocated apart, and
+    // only while they run.
+    //
+    // Calls that change something run to their end whatever the caller does; waits are dropped when nobody wants them
+    // any more.
     async fn call(&self, method: &str, payload: Bytes, cx: CallContext) -> Result<Bytes> {
         let shim = &self.0;
         match method {
@@ -42,17 +45,17 @@ impl Service for TaskService {
             }
             "Create" => {
                 let new = convert::create_from_proto(decode(payload)?);
-                let pid = shim.create(new).await?;
+                let pid = Box::pin(shim.create(new)).await?;
                 Ok(encode(&wire::CreateTaskResponse { pid }))
             }
             "Start" => {
                 let request: wire::StartRequest = decode(payload)?;
-                let pid = shim.start(&request.id, &request.exec_id).await?;
+                let pid = Box::pin(shim.start(&request.id, &request.exec_id)).await?;
                 Ok(encode(&wire::StartResponse { pid }))
             }
             "Delete" => {
                 let request: wire::DeleteRequest = decode(payload)?;
-                let (pid, ended) = shim.delete(&request.id, &request.exec_id).await?;
+                let (pid, ended) = Box::pin(shim.delete(&request.id, &request.exec_id)).await?;
                 let (status, at) = ended.map_or((0, None), |ended| (ended.status, Some(ended.at)));
                 Ok(encode(&convert::delete_to_proto(pid, status, at)))
             }
@@ -64,20 +67,20 @@ impl Service for TaskService {
             }
             "Pause" => {
                 let request: wire::PauseRequest = decode(payload)?;
-                done(shim.pause(&request.id).await)
+                done(Box::pin(shim.pause(&request.id)).await)
             }
             "Resume" => {
                 let request: wire::ResumeRequest = decode(payload)?;
-                done(shim.resume(&request.id).await)
+                done(Box::pin(shim.resume(&request.id)).await)
             }
             "Checkpoint" => {
                 let request: wire::CheckpointTaskRequest = decode(payload)?;
                 let options = request.options.map(convert::any_from_proto);
-                done(shim.checkpoint(&request.id, request.path, options).await)
+                done(Box::pin(shim.checkpoint(&request.id, request.path, options)).await)
             }
             "Kill" => {
                 let request: wire::KillRequest = decode(payload)?;
-                done(shim.kill(&request.id, &request.exec_id, request.signal, request.all).await)
+                done(Box::pin(shim.kill(&request.id, &request.exec_id, request.signal, request.all)).await)
             }
             "Exec" => done(shim.exec(convert::exec_from_proto(decode(payload)?)?).await),
             "ResizePty" => {
@@ -93,7 +96,7 @@ impl Service for TaskService {
                 let resources = request
                     .resources
                     .ok_or_else(|| Error::invalid_argument("update resources are missing"))?;
-                done(shim.update(&request.id, convert::any_from_proto(resources)).await)
+                done(Box::pin(shim.update(&request.id, convert::any_from_proto(resources))).await)
             }
             "Wait" => {
                 let request: wire::WaitRequest = decode(payload)?;

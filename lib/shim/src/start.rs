@@ -21,6 +21,10 @@ pub const LISTENER: i32 = 3;
 /// The highest OOM score. Source: proc(5).
 const MAX_OOM_SCORE: i32 = 1000;
 
+/// How a shim's memory is to be kept small: one heap for its few short-lived threads, no stock of freed pieces, and
+/// what a start needed for a moment goes back to the system. Source: mallopt(3), the C library's manual on tunables.
+const MALLOC: &str = "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0:glibc.malloc.trim_threshold=32768";
+
 /// Gives the address of the shim that serves `arguments.id`, starting one from `program` if there is none yet.
 ///
 /// # Errors
@@ -127,8 +131,7 @@ fn spawn(
         // The daemon's own line to systemd is nothing for runtimes: runc would announce containers on it.
         .envs(std::env::vars_os().filter(|(name, _)| name != "NOTIFY_SOCKET"))
         .env("TTRPC_ADDRESS", &told.ttrpc_address)
-        // One heap for all threads: a shim's threads are few and short-lived, its memory is counted.
-        .env("MALLOC_ARENA_MAX", "1")
+        .env("GLIBC_TUNABLES", MALLOC)
         .cwd(bundle)
         .process_group(0)
         .descriptor(listener, LISTENER);

@@ -164,8 +164,7 @@ impl Task {
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
         };
-        // Source: the original's text around what a runtime says.
-        let made = runtime.create(container).await.context("OCI runtime create failed")?;
+        let made = runtime.create(container).await?;
         let held = (|| {
             let follow = Arc::new(expected.register(made.pid)?);
             Notes::write_pid(bundle, made.pid.unsigned_abs())?;
@@ -253,7 +252,7 @@ impl Task {
         let expected = Expectation::begin();
         let new =
             NewProcess { id: self.id.clone(), exec_id: exec_id.to_owned(), process: spec.value.to_vec(), io };
-        let made = self.runtime.exec(new).await.context("OCI runtime exec failed")?;
+        let made = self.runtime.exec(new).await?;
         let follow = Arc::new(expected.register(made.pid)?);
         match plumbing.run(made.console) {
             Ok(io) => process.attach(Arc::clone(&follow), io),
@@ -298,7 +297,8 @@ impl Task {
                     Ended { status: 255, at: SystemTime::now() }
                 }
             };
-            task.end_init(ended).await;
+            // Apart, so that waiting for the end takes little memory.
+            Box::pin(task.end_init(ended)).await;
         });
     }
 

@@ -174,3 +174,21 @@ async fn resources_can_be_changed_while_it_runs() {
     assert!(client.update("web", resources("not json"), Default::default()).await.is_err());
     clear(&client, "web").await;
 }
+
+#[tokio::test]
+async fn an_exec_that_ends_at_once_is_never_missed() {
+    root!();
+    let stage = Stage::new();
+    stage.make_bundle("web", "sleep 1000", |_| ());
+    let client = stage.shim("web").await;
+    client.create(stage.new_task("web", TaskIo::default())).await.unwrap();
+    client.start("web", "").await.unwrap();
+    for round in 0..50 {
+        let exec_id = format!("quick{round}");
+        client.exec(exec("web", &exec_id, "exit 3", TaskIo::default())).await.unwrap();
+        client.start("web", &exec_id).await.unwrap();
+        assert_eq!(client.wait("web", &exec_id).await.unwrap().status, 3);
+        client.delete("web", &exec_id).await.unwrap();
+    }
+    clear(&client, "web").await;
+}
