@@ -7,14 +7,14 @@ use gantry_core::wire_names::{LEASE_HEADER, NAMESPACE_HEADER};
 use gantry_core::{Context, Error, ErrorKind, LeaseId, Namespace, Result};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::status::{from_status, to_status};
 
 /// Source: W3C Trace Context, section 3.2.
 const TRACE_HEADER: &str = "traceparent";
 /// Source: gRPC over HTTP/2, "Timeout".
-const TIMEOUT_HEADER: &str = "grpc-timeout";
+pub(crate) const TIMEOUT_HEADER: &str = "grpc-timeout";
 /// A longer trace is nobody's. Source: W3C Trace Context: version 00 has 55 characters.
 const MAX_TRACE_BYTES: usize = 512;
 
@@ -137,7 +137,13 @@ pub(crate) async fn answer<T>(
     // Either may be dropped: dropping the call resets its stream, which is how the server learns of it.
     tokio::select! {
         biased;
-        answer = call => answer.map(Response::into_inner).map_err(from_status),
+        answer = call => answer.map(Response::into_inner).map_err(|status| {
+            // tonic's own timer says CANCELLED; nobody else cancelled this call.
+            if status.code() == Code::Cancelled && cx.deadline().is_some_and(|end| end <= Instant::now()) {
+                return Error::bare(ErrorKind::DeadlineExceeded);
+            }
+            from_status(status)
+        }),
         () = cx.cancellation().cancelled() => Err(Error::bare(ErrorKind::Canceled)),
     }
 }

@@ -11,6 +11,7 @@ mod any;
 mod call;
 mod connect;
 mod descriptor;
+mod edge;
 mod field_mask;
 mod jobs;
 mod message;

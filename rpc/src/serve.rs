@@ -4,14 +4,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt as _};
-use http::HeaderValue;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tower::ServiceExt;
 
+use crate::edge::Edge;
 use crate::jobs::JobSet;
 
 /// How many calls a connection may have open: a client waits for each of its containers with one.
@@ -35,9 +33,7 @@ pub async fn serve(
     let mut server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
-        .layer(tower::layer::layer_fn(|inner: Routes| {
-            ServiceExt::<http::Request<Body>>::map_response(inner, exhausted)
-        }));
+        .layer(tower::layer::layer_fn(Edge::new));
     let stopping = jobs.stopping().clone();
     let serving = server
         .add_routes(routes)
@@ -59,16 +55,4 @@ pub async fn serve(
         left => tracing::warn!(left, "jobs are still running after the grace period"),
     }
     result.map_err(|error| Error::with_source(ErrorKind::Unavailable, error)).context("serve gRPC")
-}
-
-/// tonic answers OUT_OF_RANGE to a request above the size limit; clients know RESOURCE_EXHAUSTED.
-fn exhausted(mut response: http::Response<Body>) -> http::Response<Body> {
-    const TOO_LARGE: &[u8] = b"Error,%20decoded%20message%20length%20too%20large";
-    let headers = response.headers_mut();
-    let out_of_range = headers.get("grpc-status").is_some_and(|status| status == "11");
-    let too_large = headers.get("grpc-message").is_some_and(|text| text.as_bytes().starts_with(TOO_LARGE));
-    if out_of_range && too_large {
-        headers.insert("grpc-status", HeaderValue::from_static("8"));
-    }
-    response
 }

@@ -22,8 +22,14 @@ fn shortened(message: String) -> String {
     if message.len() <= MAX_MESSAGE_BYTES {
         return message;
     }
-    let head = message.floor_char_boundary(MAX_MESSAGE_BYTES / 2);
-    let tail = message.ceil_char_boundary(message.len() - MAX_MESSAGE_BYTES / 4);
+    let mut head = MAX_MESSAGE_BYTES / 2;
+    while !message.is_char_boundary(head) {
+        head -= 1;
+    }
+    let mut tail = message.len() - MAX_MESSAGE_BYTES / 4;
+    while !message.is_char_boundary(tail) {
+        tail += 1;
+    }
     format!("{} [...] {}", &message[..head], &message[tail..])
 }
 

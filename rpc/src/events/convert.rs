@@ -245,6 +245,16 @@ pub(crate) fn decode(raw: &Any) -> Option<Event> {
 }
 
 /// A payload from the wire: passed on as it came.
+/// The payload of an encoded `google.protobuf.Any`, as shims write it to a `publish` command.
+///
+/// # Errors
+/// `InvalidArgument` if the bytes are none.
+pub fn payload_from_bytes(bytes: &[u8]) -> Result<EventPayload> {
+    let payload = gantry_api::Any::decode(bytes)
+        .map_err(|error| Error::invalid_argument(format!("event payload: {error}")))?;
+    Ok(payload_from_proto(payload))
+}
+
 pub(crate) fn payload_from_proto(payload: gantry_api::Any) -> EventPayload {
     let raw = any::from_proto(payload);
     let decoded = decode(&raw);

@@ -27,3 +27,19 @@ pub(crate) fn to_proto(image: Image) -> Proto {
         updated_at: Some(timestamp::to_proto(image.updated_at)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_absent_is_named() {
+        assert_eq!(from_proto(None).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let targetless = Proto { name: "n".into(), ..Proto::default() };
+        let error = from_proto(Some(targetless)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("image.target"), "{error}");
+    }
+}

@@ -32,3 +32,15 @@ pub(crate) fn from_proto(lease: Option<Proto>) -> Result<Lease> {
         labels: lease.labels,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_is_named() {
+        let error = resource_from_proto(None).unwrap_err();
+        assert_eq!(error.kind(), gantry_core::ErrorKind::InvalidArgument);
+        assert!(error.message().contains("resource"), "{error}");
+    }
+}

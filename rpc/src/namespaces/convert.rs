@@ -14,3 +14,15 @@ pub(crate) fn from_proto(namespace: Option<Proto>) -> Result<NamespaceRecord> {
 pub(crate) fn to_proto(namespace: NamespaceRecord) -> Proto {
     Proto { name: namespace.name.into_string(), labels: namespace.labels }
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_absent_is_named() {
+        assert_eq!(from_proto(None).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+}

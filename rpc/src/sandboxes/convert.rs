@@ -38,3 +38,19 @@ pub(crate) fn to_proto(sandbox: Sandbox) -> Proto {
         sandboxer: sandbox.sandboxer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_absent_is_named() {
+        assert_eq!(from_proto(None).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let aimless = Proto { sandbox_id: "s".into(), ..Proto::default() };
+        let error = from_proto(Some(aimless)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("sandbox.runtime"), "{error}");
+    }
+}
