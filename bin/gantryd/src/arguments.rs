@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
-use gantry_core::Result;
+use clap::{Args, Parser, Subcommand};
+use gantry_core::{Result, wire_names};
 use toml::{Table, Value};
 
 use crate::config::{self, Config};
@@ -41,6 +41,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Publish an event that is read from standard input, as shims do.
+    Publish(Publish),
 }
 
 /// Which configuration to print.
@@ -50,6 +52,17 @@ pub(crate) enum ConfigCommand {
     Default,
     /// What the file, its imports and the flags amount to.
     Dump,
+}
+
+/// An event's addressing.
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// The namespace it happened in.
+    #[arg(long)]
+    pub(crate) namespace: String,
+    /// Its topic.
+    #[arg(long)]
+    pub(crate) topic: String,
 }
 
 /// Source: features C08: package, version, revision.
@@ -81,5 +94,10 @@ impl Arguments {
             }
         }
         Ok(config)
+    }
+
+    /// The daemon's socket, as the flags and the file say.
+    pub(crate) fn server_address(&self) -> String {
+        self.address.clone().unwrap_or_else(|| wire_names::DEFAULT_ADDRESS.to_owned())
     }
 }

@@ -7,6 +7,7 @@ mod daemon;
 mod logging;
 mod notify;
 mod plugins;
+mod publish;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ fn run(arguments: Arguments) -> Result<()> {
             print!("{}", plugins::configuration_text(&config)?);
             return Ok(());
         }
+        Some(Command::Publish(publish)) => return publish::run(&arguments, publish),
     }
     let config = arguments.configuration()?;
     logging::start(&config)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -53,7 +54,8 @@ impl ShimTasks {
 #[async_trait]
 impl TaskRuntime for ShimTasks {
     async fn create(&self, cx: &Context, new: RuntimeCreate) -> Result<u32> {
-        self.inner.create(cx, new).await
+        let (inner, cx) = (Arc::clone(&self.inner), cx.clone());
+        self.inner.finish(async move { inner.create(&cx, new).await }).await
     }
 
     async fn start(&self, cx: &Context, id: &str, exec_id: &str) -> Result<u32> {
@@ -63,7 +65,10 @@ impl TaskRuntime for ShimTasks {
     async fn delete(&self, cx: &Context, id: &str, exec_id: &str) -> Result<ExitRecord> {
         let task = self.inner.task(cx, id).await?;
         match exec_id {
-            "" => self.inner.delete(&task).await,
+            "" => {
+                let inner = Arc::clone(&self.inner);
+                self.inner.finish(async move { inner.delete(&task).await }).await
+            }
             _ => task.client().delete(id, exec_id).await,
         }
     }

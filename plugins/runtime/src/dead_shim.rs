@@ -85,6 +85,20 @@ pub(crate) async fn clean_up(
             }
         }
     }
+    remove_socket(bundle);
     inner.delete_bundle(bundle).await;
     exit
+}
+
+/// Removes the socket that nobody listens on any more.
+fn remove_socket(bundle: &Bundle) {
+    let Ok(path) = bundle.shim().and_then(|answer| bootstrap::socket(&answer)) else { return };
+    let is_socket = std::fs::symlink_metadata(&path)
+        .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
+    if is_socket
+        && gantry_sys::socket::connect(&path).is_err_and(|error| error.kind() == ErrorKind::Unavailable)
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        tracing::debug!(%error, ?path, "the socket of a dead shim stays");
+    }
 }

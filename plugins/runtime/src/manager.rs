@@ -115,7 +115,10 @@ impl ShimTasks {
     pub async fn close(&self) {
         self.inner.closed.cancel();
         self.inner.jobs.close();
-        self.inner.jobs.wait().await;
+        let waited = tokio::time::timeout(self.inner.config.timeouts.start, self.inner.jobs.wait()).await;
+        if waited.is_err() {
+            tracing::warn!(jobs = self.inner.jobs.len(), "shims do not answer; their calls are abandoned");
+        }
         self.inner.lock().clear();
     }
 }
@@ -144,6 +147,18 @@ impl Inner {
                 () = work => {}
             }
         });
+    }
+
+    /// Runs work that changes something to its end, whether or not the caller still wants to know.
+    ///
+    /// # Errors
+    /// What `work` says.
+    pub(crate) async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let done = self.jobs.spawn(work).await;
+        done.unwrap_or_else(|error| Err(Error::with_source(ErrorKind::Internal, error)))
     }
 
     pub(crate) fn put(&self, bundle: &Bundle, slot: Slot) {

@@ -1,4 +1,5 @@
 //! Whole lives of tasks, with the machine's Go shim of the old protocol and with ours.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test serves events beside itself")]
 
 use std::path::{Path, PathBuf};
@@ -139,8 +140,11 @@ impl Host {
             assert!(left.is_empty(), "{left:?}");
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains("io.containerd.runtime.v2.task"), "{mounts}");
+        assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "{mounts}");
         assert!(shims(&self.shim).is_empty(), "a shim is left");
+        let sockets = std::fs::read_dir(wire_names::DEFAULT_SHIM_SOCKET_DIR);
+        let sockets: Vec<_> = sockets.map(|dir| dir.flatten().collect()).unwrap_or_default();
+        assert!(sockets.is_empty(), "{sockets:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod event;
 mod grpc;
 mod metadata;
+mod runtime;
 mod server;
 mod service;
 mod snapshotter;
@@ -15,6 +16,7 @@ use gantry_core::{Error, Result};
 use gantry_metadata::Metadata;
 use gantry_plugin::{Environment, InitError, Loaded, Plugin, PluginKind};
 use gantry_services::PluginList;
+use gantry_task_runtime::ShimTasks;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +42,8 @@ const PLUGINS: &[&Plugin] = &[
     &service::INTROSPECTION,
     &service::NAMESPACES,
     &service::SNAPSHOTS,
+    &runtime::SHIM_MANAGER,
+    &runtime::TASK,
     &service::TASKS,
     &metadata::LEASES,
     &metadata::SANDBOXES,
@@ -138,6 +142,9 @@ impl Parts {
     /// # Errors
     /// The first that failed; the others are closed all the same.
     pub(crate) async fn close(self, grace: std::time::Duration) -> Result<()> {
+        if let Some(tasks) = self.loaded.by_id::<ShimTasks>(PluginKind::Runtime, "task") {
+            tasks.close().await;
+        }
         match self.loaded.by_id::<Metadata>(PluginKind::Metadata, "bolt") {
             Some(metadata) => metadata.close(grace).await,
             None => Err(Error::internal("the metadata plugin offers no store")),

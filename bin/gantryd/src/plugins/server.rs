@@ -7,7 +7,7 @@ use std::time::Duration;
 use gantry_core::containers::ContainerStore;
 use gantry_core::content::ContentStore;
 use gantry_core::diff::{DiffApplier, DiffComparer};
-use gantry_core::events::{EventPublisher, EventService};
+use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
@@ -18,7 +18,7 @@ use gantry_core::tasks::TaskManager;
 use gantry_core::{Error, Result};
 use gantry_plugin::{Loaded, Plugin, PluginKind};
 use gantry_rpc::{JobLimits, JobSet, Services};
-use gantry_shim::forward::{self, ForwardService};
+use gantry_task_runtime::{EVENTS_SERVICE, ForwardedEvents, ShimTasks};
 use gantry_ttrpc::{Server, ServerConfig};
 use tokio::net::UnixListener;
 use toml::{Table, Value};
@@ -31,8 +31,8 @@ pub(super) const TTRPC: Plugin = Plugin {
     id: "ttrpc",
     requires: &[PluginKind::Ttrpc, PluginKind::Grpc],
     init: |ic| {
-        let events = ic.get::<dyn EventPublisher>(PluginKind::Event)?;
-        ic.put::<dyn EventPublisher>(PluginKind::Server, events);
+        let tasks = ic.get::<ShimTasks>(PluginKind::Runtime)?;
+        ic.put::<ForwardedEvents>(PluginKind::Server, tasks.events_service());
         Ok(())
     },
 };
@@ -67,7 +67,7 @@ pub(super) const GRPC: Plugin = Plugin {
 /// What is served, before there are sockets.
 pub(crate) struct Servers {
     services: Arc<Services>,
-    events: Arc<dyn EventPublisher>,
+    events: Arc<ForwardedEvents>,
 }
 
 impl Servers {
@@ -105,8 +105,9 @@ impl Servers {
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         // Source: security S02; features B148: only our own user's processes.
         let config = ServerConfig { same_uid_only: true, grace, ..ServerConfig::default() };
-        let service = Arc::new(ForwardService::new(Arc::clone(&self.events)));
-        Server::new(config).with(forward::SERVICE, service).run(listener, shutdown)
+        Server::new(config)
+            .with(EVENTS_SERVICE, Arc::<ForwardedEvents>::clone(&self.events))
+            .run(listener, shutdown)
     }
 }
 
