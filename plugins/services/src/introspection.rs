@@ -35,7 +35,7 @@ pub struct IntrospectionService {
     list: Arc<PluginList>,
     uuid_file: PathBuf,
     deprecations: Vec<DeprecationWarning>,
-    runtime: Option<Arc<dyn TaskRuntime>>,
+    runtime: OnceLock<Arc<dyn TaskRuntime>>,
 }
 
 impl IntrospectionService {
@@ -44,9 +44,15 @@ impl IntrospectionService {
         list: Arc<PluginList>,
         root: &Path,
         deprecations: Vec<DeprecationWarning>,
-        runtime: Option<Arc<dyn TaskRuntime>>,
     ) -> Self {
-        IntrospectionService { list, uuid_file: root.join("uuid"), deprecations, runtime }
+        IntrospectionService { list, uuid_file: root.join("uuid"), deprecations, runtime: OnceLock::new() }
+    }
+
+    /// Lets the runtime speak for itself in [`Introspection::plugin_info`]. It is started after this service, which does not
+    /// require it; only the first call counts.
+    pub fn set_runtime(&self, runtime: Arc<dyn TaskRuntime>) {
+        // As for the list: what was told first stays.
+        let _ = self.runtime.set(runtime);
     }
 
     /// The uuid of this root directory, made at the first call.
@@ -141,7 +147,7 @@ impl Introspection for IntrospectionService {
             .find(|plugin| plugin.kind == kind && plugin.id == id)
             .map(copy)
             .ok_or_else(|| Error::not_found(format!("plugin {kind}.{id}")))?;
-        let extra = match &self.runtime {
+        let extra = match self.runtime.get() {
             // Source: features B146: the task plugin answers by asking the shim.
             Some(runtime) if kind == "io.containerd.runtime.v2" && id == "task" => {
                 Some(runtime.runtime_info(cx, options).await?)
@@ -162,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn the_uuid_is_made_once_per_root() {
         let root = tempfile::tempdir().unwrap();
-        let open = || IntrospectionService::new(Arc::default(), root.path(), Vec::new(), None);
+        let open = || IntrospectionService::new(Arc::default(), root.path(), Vec::new());
         let cx = Context::background();
         let first = open().server(&cx).await.unwrap();
         assert_eq!(first.uuid.len(), 36);
