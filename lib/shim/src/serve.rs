@@ -29,6 +29,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How long calls under way may go on once the shim is to end.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long nothing must have been asked before the shim counts as resting.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// How many daemons and tools may be connected at once.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -83,6 +86,8 @@ async fn run(arguments: &Arguments, told: &Told, bundle: PathBuf) -> Result<()> 
     let shim = Shim::new(&arguments.namespace, events);
     let looking = Arc::clone(&shim);
     jobs.spawn(async move { look_around(looking, bundle).await });
+    let resting = Arc::clone(&shim);
+    jobs.spawn(async move { rest(resting).await });
     let asked = Arc::clone(&shim);
     jobs.spawn(async move {
         if let Err(error) = obey_signals(&asked).await {
@@ -126,6 +131,16 @@ async fn look_around(shim: Arc<Shim>, bundle: PathBuf) {
         if shim.is_abandoned(&bundle) {
             tracing::info!("the bundle is gone; the shim ends");
             shim.abandon();
+        }
+    }
+}
+
+/// Lets go of what only the work of a moment needed: most of a shim's life is waiting, and its code is counted.
+async fn rest(shim: Arc<Shim>) {
+    loop {
+        shim.settled(QUIET).await;
+        if let Err(error) = gantry_sys::memory::forget_code() {
+            tracing::debug!(%error, "code is kept in memory");
         }
     }
 }

@@ -37,6 +37,7 @@ impl Service for TaskService {
     // any more.
     async fn call(&self, method: &str, payload: Bytes, cx: CallContext) -> Result<Bytes> {
         let shim = &self.0;
+        shim.stir();
         match method {
             "State" => {
                 let request: wire::StateRequest = decode(payload)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gantry_core::identifiers::validate_identifier;
 use gantry_core::tasks::{ExecTask, ExitRecord, ProcessInfo, ProcessRecord};
 use gantry_core::{Any, Error, ErrorKind, Result, ResultExt};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +26,8 @@ pub struct Shim {
     tasks: Mutex<BTreeMap<String, Slot>>,
     surroundings: Arc<Surroundings>,
     shutdown: CancellationToken,
+    /// Fired when something was done.
+    active: Notify,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,7 @@ impl Shim {
             tasks: Mutex::default(),
             surroundings: Arc::new(surroundings),
             shutdown: CancellationToken::new(),
+            active: Notify::new(),
         })
     }
 
@@ -265,6 +269,17 @@ impl Shim {
                 Slot::Making => false,
                 Slot::Ready(task) => task.is_over() && !task.bundle.exists(),
             })
+    }
+
+    /// Notes that something was done, so that there may be something to tidy up.
+    pub(crate) fn stir(&self) {
+        self.active.notify_one();
+    }
+
+    /// Waits until something was done and nothing more for `quiet`.
+    pub(crate) async fn settled(&self, quiet: Duration) {
+        self.active.notified().await;
+        while tokio::time::timeout(quiet, self.active.notified()).await.is_ok() {}
     }
 
     /// Ends the shim whatever its tasks.

@@ -15,6 +15,7 @@ pub mod executable;
 pub mod exit;
 pub mod fifo;
 pub mod loop_device;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod pidfd;
