@@ -72,9 +72,8 @@ impl Container {
     /// `FailedPrecondition` if it has none; `InvalidArgument` if it cannot be read.
     pub async fn spec(&self) -> Result<Spec> {
         let record = self.info().await?;
-        let stored = record
-            .spec
-            .ok_or_else(|| Error::failed_precondition("it has no spec").context(self.step()))?;
+        let stored =
+            record.spec.ok_or_else(|| Error::failed_precondition("it has no spec").context(self.step()))?;
         spec::parse(&stored.value).with_context(|| self.step())
     }
 

@@ -54,6 +54,18 @@ impl Image {
         Ok(self.select(platform).await?.1)
     }
 
+    /// How much its content for `platform` takes in the content store: manifest, configuration and layers.
+    ///
+    /// # Errors
+    /// As [`Image::config`].
+    pub async fn size_bytes(&self, platform: &PlatformMatcher) -> Result<u64> {
+        let (selected, _) = self.select(platform).await?;
+        let manifest = &selected.manifest;
+        let layers = manifest.layers.iter().map(|layer| &layer.descriptor);
+        let all = layers.chain([&selected.descriptor, &manifest.config.descriptor]);
+        Ok(all.map(|part| u64::try_from(part.size_bytes).unwrap_or(0)).fold(0, u64::saturating_add))
+    }
+
     /// Whether its layers are unpacked in `snapshotter`.
     ///
     /// # Errors

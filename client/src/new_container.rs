@@ -115,7 +115,8 @@ async fn make(
     }
     record.labels.extend(options.labels);
     let rest = async {
-        let mut spec = build_spec(client.namespace().to_string(), id.to_string(), spec_options, mounts).await?;
+        let mut spec =
+            build_spec(client.namespace().to_string(), id.to_string(), spec_options, mounts).await?;
         if let Some(edit) = edit {
             edit(&mut spec).context("edit the spec")?;
         }

@@ -1,12 +1,18 @@
 //! [`Process`]: a task's init process, or an exec in it.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use gantry_core::tasks::{ExitRecord, ProcessRecord};
-use gantry_core::{ContainerId, ErrorKind, ExecId, Result, ResultExt};
+use gantry_core::tasks::{ExitRecord, ProcessRecord, TaskStatus};
+use gantry_core::{ContainerId, Error, ErrorKind, ExecId, Result, ResultExt};
 
 use crate::client::Client;
 use crate::process_io::ProcessIo;
+
+/// The signal that cannot be caught.
+const SIGKILL: u32 = 9;
+/// How long a killed process may take to end: the kernel may be busy with what it asked for.
+const KILL_WITHIN: Duration = Duration::from_secs(20);
 
 /// A process in a container, made and perhaps begun.
 pub struct Process {
@@ -64,7 +70,8 @@ impl Process {
     /// `Unknown` for what the runtime refuses, for example a missing executable. It must be deleted then.
     pub async fn start(&self) -> Result<()> {
         let cx = self.client.context();
-        let started = self.client.services().tasks.start(&cx, self.container.as_str(), self.exec_text()).await;
+        let started =
+            self.client.services().tasks.start(&cx, self.container.as_str(), self.exec_text()).await;
         let mut io = self.io.lock().unwrap_or_else(PoisonError::into_inner);
         match started {
             Ok(pid) => {
@@ -154,13 +161,44 @@ impl Process {
         }
     }
 
+    /// Ends it, if it runs, by the signal KILL to it and what belongs to it, and deletes it.
+    ///
+    /// # Errors
+    /// `NotFound`; `DeadlineExceeded` if it does not end.
+    pub async fn kill_and_delete(&self) -> Result<ExitRecord> {
+        match self.status().await?.status {
+            TaskStatus::Stopped => return self.delete().await,
+            // A frozen process takes no signal.
+            TaskStatus::Paused | TaskStatus::Pausing if self.exec.is_none() => {
+                let cx = self.client.context();
+                let thawed = self.client.services().tasks.resume(&cx, self.container.as_str()).await;
+                thawed.with_context(|| self.step("resume"))?;
+            }
+            _ => {}
+        }
+        match self.kill(SIGKILL, self.exec.is_none()).await {
+            // It ended by itself in between.
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match tokio::time::timeout(KILL_WITHIN, self.wait()).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                let why = format!("it did not end within {} s of the signal KILL", KILL_WITHIN.as_secs());
+                return Err(Error::deadline_exceeded(why).context(self.step("wait for")));
+            }
+        };
+        self.delete().await
+    }
+
     /// Deletes it, stopped, and its fifos.
     ///
     /// # Errors
     /// `NotFound`; `Unknown` while it runs.
     pub async fn delete(&self) -> Result<ExitRecord> {
         let cx = self.client.context();
-        let deleted = self.client.services().tasks.delete(&cx, self.container.as_str(), self.exec_text()).await;
+        let deleted =
+            self.client.services().tasks.delete(&cx, self.container.as_str(), self.exec_text()).await;
         let deleted = deleted.with_context(|| self.step("delete"))?;
         // The shim has let go of its ends now.
         self.wait_io().await;

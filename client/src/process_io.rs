@@ -109,7 +109,9 @@ impl ProcessIo {
             IoRequest::Log(path) => {
                 let text = path.to_str().filter(|_| path.is_absolute());
                 let text = text.ok_or_else(|| {
-                    Error::invalid_argument(format!("log file {path:?}: must be an absolute path of plain text"))
+                    Error::invalid_argument(format!(
+                        "log file {path:?}: must be an absolute path of plain text"
+                    ))
                 })?;
                 let url = format!("file://{text}");
                 io.config = TaskIo { stdout: url.clone(), stderr: url, ..TaskIo::default() };

@@ -16,6 +16,7 @@ use gantry_core::images::Image as ImageRecord;
 use gantry_core::{Context, Descriptor, Digest, Error, ErrorKind, Labels, Result, ResultExt};
 use gantry_oci::{PlatformMatcher, Reference};
 use gantry_registry::{Registry, RegistryOptions};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::lease;
@@ -39,6 +40,9 @@ pub struct PullOptions {
     pub max_concurrent_downloads: usize,
     /// Is told how it goes. It is called on the path of the work, so it must not block.
     pub progress: Option<Arc<dyn Fn(PullEvent) + Send + Sync>>,
+    /// Fired, the pull undoes what is half done and then fails with `Canceled`. Dropping the pull stops it as well, but
+    /// then nobody waits for that.
+    pub cancellation: CancellationToken,
 }
 
 impl Default for PullOptions {
@@ -52,6 +56,7 @@ impl Default for PullOptions {
             // Source: the original's default `max_concurrent_downloads`.
             max_concurrent_downloads: 3,
             progress: None,
+            cancellation: CancellationToken::new(),
         }
     }
 }
@@ -146,8 +151,12 @@ impl Progress {
     }
 }
 
-pub(crate) async fn pull(client: &Client, reference: &Reference, options: PullOptions) -> Result<ImageRecord> {
-    let cancellation = tokio_util::sync::CancellationToken::new();
+pub(crate) async fn pull(
+    client: &Client,
+    reference: &Reference,
+    options: PullOptions,
+) -> Result<ImageRecord> {
+    let cancellation = options.cancellation.child_token();
     let cx = client.context().with_cancellation(cancellation.clone());
     let (client, reference) = (client.clone(), reference.clone());
     // Its owner is this future: dropped, it cancels the job, which then only undoes what is half done.
@@ -170,7 +179,10 @@ impl Pull {
             let registry = Registry::new(self.options.registry.clone());
             let repository = registry.repository(&self.reference).await?;
             let resolved = repository.resolve().await?;
-            self.tell(PullEvent::Resolved { target: resolved.descriptor.clone(), host: resolved.host.clone() });
+            self.tell(PullEvent::Resolved {
+                target: resolved.descriptor.clone(),
+                host: resolved.host.clone(),
+            });
             let documents = self.documents(&repository, &resolved).await?;
             Ok::<_, Error>((repository, resolved.descriptor, documents))
         };
@@ -228,7 +240,7 @@ impl Pull {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 other => return other.context("store the image"),
             }
-            match images.update(&self.cx, image.clone(), &mask, None).await {
+            match images.update(&self.cx, image.clone().into(), &mask, None).await {
                 // Somebody removed it between the two calls.
                 Err(error) if error.kind() == ErrorKind::NotFound && tries < 3 => tries += 1,
                 other => return other.context("update the image"),

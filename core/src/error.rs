@@ -207,6 +207,18 @@ impl Error {
     }
 }
 
+/// An operating system's error as containerd's clients know it, and match it: in lower case, and without its number.
+///
+/// Source: Go's `syscall.Errno`, whose texts are those of strerror(3) in lower case.
+fn in_words(text: String) -> String {
+    let Some((words, number)) = text.split_once(" (os error ") else { return text };
+    let mut chars = words.chars();
+    match chars.next() {
+        Some(first) if number.ends_with(')') => first.to_lowercase().chain(chars).collect(),
+        _ => text,
+    }
+}
+
 /// A message that another process worded; it is passed on unchanged.
 #[derive(Debug)]
 struct Remote(String);
@@ -231,15 +243,18 @@ impl fmt::Display for Error {
         for step in self.0.steps.iter().rev() {
             part(f, step)?;
         }
-        let mut remote = false;
+        let (mut remote, mut said) = (false, false);
         let mut cause = self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static));
         while let Some(source) = cause {
             remote |= source.is::<Remote>();
-            part(f, &source)?;
+            let text = in_words(source.to_string());
+            said = text == self.0.kind.phrase();
+            part(f, &text)?;
             cause = source.source();
         }
         // A stranger's text is passed on to the letter, and `Unknown` adds nothing a person could use.
         let silent = remote
+            || said
             || (self.0.kind == ErrorKind::Unknown && (!self.0.steps.is_empty() || self.0.source.is_some()));
         if !silent {
             part(f, &self.0.kind.phrase())?;
@@ -339,10 +354,7 @@ mod tests {
         let error = Error::io(std::io::Error::from_raw_os_error(13))
             .context("create shim")
             .context("start task \"web\"");
-        assert_eq!(
-            error.to_string(),
-            "start task \"web\": create shim: Permission denied (os error 13): permission denied"
-        );
+        assert_eq!(error.to_string(), "start task \"web\": create shim: permission denied");
         assert_eq!(Error::not_found("container \"a\"").to_string(), "container \"a\": not found");
     }
 

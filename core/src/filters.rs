@@ -109,6 +109,12 @@ impl<'a> Parser<'a> {
         self.rest().chars().next()
     }
 
+    /// Blanks may stand between any two parts. Source: containerd's scanner; its own client writes `a==b, c==d`.
+    fn skip_blanks(&mut self) {
+        let blanks = self.rest().len() - self.rest().trim_start().len();
+        self.at += blanks;
+    }
+
     fn filter(mut self) -> Result<Vec<Selector>> {
         if self.text.len() > MAX_FILTER_BYTES {
             return Err(Error::invalid_argument(format!(
@@ -122,6 +128,7 @@ impl<'a> Parser<'a> {
         }
         loop {
             selectors.push(self.selector()?);
+            self.skip_blanks();
             match self.peek() {
                 None => return Ok(selectors),
                 Some(',') => self.at += 1,
@@ -132,6 +139,7 @@ impl<'a> Parser<'a> {
 
     fn selector(&mut self) -> Result<Selector> {
         let path = self.path()?;
+        self.skip_blanks();
         let operator = match self.rest().as_bytes() {
             [] | [b',', ..] => return Ok(Selector { path, test: Test::Present }),
             [b'=', b'=', ..] => "==",
@@ -152,6 +160,7 @@ impl<'a> Parser<'a> {
     fn path(&mut self) -> Result<Vec<String>> {
         let mut path = Vec::new();
         loop {
+            self.skip_blanks();
             path.push(match self.peek() {
                 Some('"') => self.quoted('"')?,
                 _ => {
@@ -167,6 +176,7 @@ impl<'a> Parser<'a> {
                     name
                 }
             });
+            self.skip_blanks();
             if self.peek() != Some('.') {
                 return Ok(path);
             }
@@ -175,6 +185,7 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, expression: bool) -> Result<String> {
+        self.skip_blanks();
         match self.peek() {
             Some('"') => self.quoted('"'),
             Some(delimiter @ ('/' | '|')) if expression => self.quoted(delimiter),
@@ -285,6 +296,8 @@ mod tests {
         assert!(matches("id~=^c[0-9]$"));
         assert!(matches("id==c1,name==\"a,b\""));
         assert!(!matches("id==c1,name==x"));
+        assert!(matches("id==c1, name==\"a,b\""), "as the Go client writes it");
+        assert!(matches(" id == c1 , name != x "));
     }
 
     #[test]
@@ -304,17 +317,7 @@ mod tests {
 
     #[test]
     fn what_does_not_parse_says_where() {
-        for bad in [
-            "labels.a-b==x",
-            "a/b==x",
-            "id=c1",
-            "id==",
-            "id==\"x",
-            "==x",
-            "id==c1,",
-            "id== c1",
-            "id==\"\\q\"",
-        ] {
+        for bad in ["labels.a-b==x", "a/b==x", "id=c1", "id==", "id==\"x", "==x", "id==c1,", "id==\"\\q\""] {
             let error = Filters::parse(&[bad]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
             assert!(error.to_string().contains("position"), "{error}");

@@ -39,6 +39,23 @@ impl Adaptor for Image {
     }
 }
 
+/// What an image is changed to. Which of it counts says the update's mask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageChange {
+    /// Which image.
+    pub name: String,
+    /// Its new labels, or those that the mask names.
+    pub labels: Labels,
+    /// Its new target, with annotations. Absent where only labels change; checked where it is given.
+    pub target: Option<Descriptor>,
+}
+
+impl From<Image> for ImageChange {
+    fn from(image: Image) -> Self {
+        ImageChange { name: image.name, labels: image.labels, target: Some(image.target) }
+    }
+}
+
 /// How an image is deleted.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteImage {
@@ -73,11 +90,11 @@ pub trait ImageStore: Send + Sync {
     /// without mask labels and target.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for another path or a bad target.
+    /// `NotFound`; `InvalidArgument` for another path, a bad target, or none where the mask wants one.
     async fn update(
         &self,
         cx: &Context,
-        changed: Image,
+        changed: ImageChange,
         mask: &FieldMask,
         source_date_epoch: Option<SystemTime>,
     ) -> Result<Image>;

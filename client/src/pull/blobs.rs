@@ -142,11 +142,8 @@ impl Pull {
             }
         };
         self.fill(writer.as_mut(), blob, source).await?;
-        let how = CommitContent {
-            total_bytes: size,
-            expected: Some(blob.digest.clone()),
-            labels: labels.clone(),
-        };
+        let how =
+            CommitContent { total_bytes: size, expected: Some(blob.digest.clone()), labels: labels.clone() };
         match writer.commit(how).await {
             Ok(_) => Ok(false),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
@@ -178,7 +175,12 @@ impl Pull {
         }
     }
 
-    async fn fill(&self, writer: &mut dyn ContentWriter, blob: &Descriptor, source: Source<'_>) -> Result<()> {
+    async fn fill(
+        &self,
+        writer: &mut dyn ContentWriter,
+        blob: &Descriptor,
+        source: Source<'_>,
+    ) -> Result<()> {
         let size = u64::try_from(blob.size_bytes).unwrap_or(0);
         let mut offset = writer.status().await?.offset_bytes;
         if offset > size || (offset > 0 && matches!(source, Source::Memory(_))) {
@@ -193,8 +195,7 @@ impl Pull {
             return Ok(());
         }
         // The store hashes everything at the commit anyway.
-        let options =
-            FetchOptions { range: Some(offset..size), unchecked: true, urls: child.urls.clone() };
+        let options = FetchOptions { range: Some(offset..size), unchecked: true, urls: child.urls.clone() };
         let mut reader = repository.fetch_blob(blob, options).await?;
         let mut buffer = BytesMut::with_capacity(WRITE_BYTES);
         loop {

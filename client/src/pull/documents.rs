@@ -48,10 +48,7 @@ impl Pull {
                 }
             }
         }
-        Err(Error::not_found(format!(
-            "{} has no image for the wanted platform",
-            resolved.descriptor.digest
-        )))
+        Err(Error::not_found(format!("{} has no image for the wanted platform", resolved.descriptor.digest)))
     }
 
     async fn document(

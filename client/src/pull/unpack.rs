@@ -126,10 +126,9 @@ impl Extraction {
     ) -> Result<()> {
         let mut parent = None;
         for layer in &layers.0 {
-            let existed = self
-                .layer(layer, parent, &mut arrivals, progress)
-                .await
-                .with_context(|| format!("unpack {} into {}", layer.descriptor.digest, self.snapshotter_name))?;
+            let existed = self.layer(layer, parent, &mut arrivals, progress).await.with_context(|| {
+                format!("unpack {} into {}", layer.descriptor.digest, self.snapshotter_name)
+            })?;
             progress.tell(PullEvent::Unpacked {
                 digest: layer.descriptor.digest.clone(),
                 chain_id: layer.chain_id.clone(),

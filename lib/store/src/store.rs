@@ -84,6 +84,7 @@ impl Store {
         let mut connection = open_for_writing(&path, no_sync)?;
         migration::migrate(&mut connection, &path, migrations)?;
         let boot = boot::begin(&mut connection, &path, &boot_id)?;
+        reserve_wal(&path);
         if let Some(on_change) = on_change {
             let hook = move |action: rusqlite::hooks::Action, _: &str, table: &str, row: i64| {
                 if action != rusqlite::hooks::Action::SQLITE_DELETE {
@@ -211,6 +212,27 @@ fn prepare_file(path: &Path) -> Result<()> {
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     made.with_context(|| format!("open database {}", path.display()))?;
     Ok(())
+}
+
+/// How much room the WAL is given beforehand, in bytes.
+///
+/// Source: SQLite writes the WAL back after 1000 pages of 4 KiB and then begins at its start again, so this is what it comes
+/// to need anyhow.
+const WAL_BYTES: u64 = 4_400_000;
+
+/// Takes the WAL's room while there is some: on a disk that others have filled, what makes room again (removing a snapshot,
+/// an image, a lease) must still be written down. Done without where the file system cannot.
+fn reserve_wal(path: &Path) {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let reserve = || {
+        let file = OpenOptions::new().write(true).open(&wal)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, WAL_BYTES)?;
+        Ok::<_, std::io::Error>(())
+    };
+    if let Err(error) = reserve() {
+        tracing::debug!(path = %path.display(), %error, "no room is reserved for the WAL");
+    }
 }
 
 fn open_for_writing(path: &Path, no_sync: bool) -> Result<Connection> {

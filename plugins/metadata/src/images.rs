@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use gantry_core::field_mask::FieldMask;
 use gantry_core::filters::Filters;
-use gantry_core::images::{DeleteImage, Image, ImageStore};
+use gantry_core::images::{DeleteImage, Image, ImageChange, ImageStore};
 use gantry_core::{Context, Descriptor, Digest, Error, ItemStream, Namespace, Result};
 use gantry_store::{Reading, Row, Writing, params};
 
@@ -86,26 +86,28 @@ fn check_target(target: &Descriptor) -> Result<()> {
 }
 
 /// What the update makes of the stored record.
-fn updated(stored: Image, changed: &Image, paths: &[String]) -> Result<Image> {
-    // Source: observed; the target is looked at even if the mask names only labels.
-    check_target(&changed.target)?;
+fn updated(stored: Image, changed: &ImageChange, paths: &[String]) -> Result<Image> {
+    // Source: observed; a target is looked at even if the mask names only labels.
+    changed.target.as_ref().map_or(Ok(()), check_target)?;
+    let target =
+        || changed.target.as_ref().ok_or_else(|| Error::invalid_argument("image.Target must be set"));
     let mut updated = stored;
     if paths.is_empty() {
         updated.labels = changed.labels.clone();
-        updated.target = changed.target.clone();
+        updated.target = target()?.clone();
     }
     for path in paths {
         if let Some(key) = path.strip_prefix("labels.") {
             labels::apply(&mut updated.labels, key, &changed.labels);
         } else if let Some(key) = path.strip_prefix("annotations.") {
-            let value = changed.target.annotations.get(key).cloned().unwrap_or_default();
+            let value = target()?.annotations.get(key).cloned().unwrap_or_default();
             updated.target.annotations.insert(key.to_owned(), value);
         } else {
             match path.as_str() {
                 "labels" => updated.labels = changed.labels.clone(),
                 // Its annotations included.
-                "target" => updated.target = changed.target.clone(),
-                "annotations" => updated.target.annotations = changed.target.annotations.clone(),
+                "target" => updated.target = target()?.clone(),
+                "annotations" => updated.target.annotations = target()?.annotations.clone(),
                 _ => return Err(labels::refused_path(path, &format!("image {:?}", changed.name))),
             }
         }
@@ -202,7 +204,7 @@ impl ImageStore for MetadataImages {
     async fn update(
         &self,
         cx: &Context,
-        changed: Image,
+        changed: ImageChange,
         mask: &FieldMask,
         source_date_epoch: Option<SystemTime>,
     ) -> Result<Image> {

@@ -118,7 +118,8 @@ impl Schedule {
             return Some(now + config.schedule_delay);
         }
         let due = deletions > 0 || (config.mutation_threshold > 0 && mutations >= config.mutation_threshold);
-        let due = due.then(|| paused_until.max(now) + config.schedule_delay);
+        // Source: containerd's scheduler: what is scheduled already, as the first one is, is not brought forward.
+        let due = (due && first.is_none()).then(|| paused_until.max(now) + config.schedule_delay);
         let expired = self.expiry.map(|expiry| expiry.max(paused_until));
         [first, due, expired].into_iter().flatten().min()
     }
@@ -278,5 +279,12 @@ mod tests {
         let schedule = Schedule::new(config);
         assert_eq!(schedule.next(0, 0, schedule.started), None);
         assert_eq!(schedule.next(0, 1, schedule.started), Some(schedule.started));
+    }
+
+    #[test]
+    fn a_removal_does_not_bring_the_first_collection_forward() {
+        let schedule = Schedule::new(CollectionConfig::default());
+        let first = schedule.started + Duration::from_millis(100);
+        assert_eq!(schedule.next(1, 1, schedule.started), Some(first));
     }
 }

@@ -267,7 +267,9 @@ fn plan_commit(
     }
     let active = records::existing(db, space, key)?;
     if active.info.kind != SnapshotKind::Active {
-        return Err(Error::failed_precondition(format!("snapshot {:?} is not active", key.as_str())));
+        // Source: observed answers, for the words.
+        let text = format!("failed to commit snapshot: snapshot {:?} is not active", key.as_str());
+        return Err(Error::failed_precondition(text));
     }
     // Source: observed; a parent given at the commit counts only for a snapshot that has none.
     let parent = match (active.parent, rebase) {

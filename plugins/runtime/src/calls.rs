@@ -147,7 +147,7 @@ impl TaskRuntime for ShimTasks {
             // The shim is lost: it is found again, or cleaned up after.
             let known =
                 phase.wait_for(|phase| phase.ended.is_some() || phase.connections > connections).await;
-            let phase = known.map_err(|_| Error::not_found(format!("task {id}")))?.clone();
+            let phase = known.map_err(|_| Error::not_found(format!("task {id} not found")))?.clone();
             if let Some(ended) = phase.ended {
                 return Ok(ExitRecord { id: String::new(), pid: 0, ..ended });
             }

@@ -176,7 +176,7 @@ impl Inner {
     pub(crate) async fn task(&self, cx: &Context, id: &str) -> Result<Arc<Task>> {
         let key = (cx.namespace()?.to_string(), id.to_owned());
         // Source: the original's text.
-        let missing = || Error::not_found(format!("task {id}"));
+        let missing = || Error::not_found(format!("task {id} not found"));
         let mut recovering = match self.lock().get(&key) {
             Some(Slot::Serving(task)) => return Ok(Arc::clone(task)),
             Some(Slot::Recovering(done)) => done.clone(),
@@ -381,7 +381,7 @@ impl Inner {
     pub(crate) async fn delete(self: &Arc<Self>, task: &Arc<Task>) -> Result<ExitRecord> {
         let _ending = task.ending.lock().await;
         if task.is_gone() {
-            return Err(Error::not_found(format!("task {}", task.id())));
+            return Err(Error::not_found(format!("task {} not found", task.id())));
         }
         let client = task.client();
         let exit = client.delete(task.id(), "").await?;

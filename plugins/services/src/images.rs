@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use gantry_core::events::{Event, EventPublisher};
 use gantry_core::field_mask::FieldMask;
-use gantry_core::images::{DeleteImage, Image, ImageStore};
+use gantry_core::images::{DeleteImage, Image, ImageChange, ImageStore};
 use gantry_core::{Context, ItemStream, Result};
 
 /// The images service.
@@ -42,7 +42,7 @@ impl ImageStore for ImagesService {
     async fn update(
         &self,
         cx: &Context,
-        changed: Image,
+        changed: ImageChange,
         mask: &FieldMask,
         source_date_epoch: Option<SystemTime>,
     ) -> Result<Image> {

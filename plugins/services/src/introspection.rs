@@ -40,11 +40,7 @@ pub struct IntrospectionService {
 
 impl IntrospectionService {
     /// The service; the daemon's uuid is kept in `root`.
-    pub fn new(
-        list: Arc<PluginList>,
-        root: &Path,
-        deprecations: Vec<DeprecationWarning>,
-    ) -> Self {
+    pub fn new(list: Arc<PluginList>, root: &Path, deprecations: Vec<DeprecationWarning>) -> Self {
         IntrospectionService { list, uuid_file: root.join("uuid"), deprecations, runtime: OnceLock::new() }
     }
 

@@ -12,7 +12,7 @@ use gantry_core::tasks::{
     CreateTask, ExecTask, ExitRecord, Metric, ProcessInfo, ProcessRecord, RuntimeCreate, TaskManager,
     TaskRuntime,
 };
-use gantry_core::{Any, Context, Descriptor, Error, ErrorKind, Result, ResultExt as _};
+use gantry_core::{Any, Context, Descriptor, Error, ErrorKind, Result};
 
 /// How many tasks are asked for their figures at once.
 const METRICS_AT_ONCE: usize = 16;
@@ -71,7 +71,11 @@ impl TaskManager for TasksService {
             io: new.io,
             checkpoint: String::new(),
         };
-        self.runtime.create(cx, create).await.with_context(step)
+        self.runtime.create(cx, create).await.map_err(|error| match error.kind() {
+            // It names the task already, in the original's words.
+            ErrorKind::AlreadyExists => error,
+            _ => error.context(step()),
+        })
     }
 
     async fn start(&self, cx: &Context, container_id: &str, exec_id: &str) -> Result<u32> {

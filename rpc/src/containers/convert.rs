@@ -2,17 +2,24 @@
 
 use gantry_api::containerd::services::containers::v1::{Container as Proto, container::Runtime};
 use gantry_core::containers::{Container, ContainerRuntime};
-use gantry_core::{ContainerId, Result};
+use gantry_core::identifiers::validate_identifier;
+use gantry_core::{ContainerId, Result, ResultExt as _};
 
 use crate::call::present;
 use crate::{any, timestamp};
+
+/// Worded as containerd's store does. Source: observed answers.
+fn container_id(text: String) -> Result<ContainerId> {
+    validate_identifier(&text).context("container.ID").context("create container failed validation")?;
+    ContainerId::parse(text)
+}
 
 pub(crate) fn container_from_proto(container: Option<Proto>) -> Result<Container> {
     let container = present(container, "container")?;
     // Without runtime its name is empty, which the store judges: updates with a mask need none.
     let runtime = container.runtime.unwrap_or_default();
     Ok(Container {
-        id: ContainerId::parse(container.id)?,
+        id: container_id(container.id)?,
         labels: container.labels,
         image: container.image,
         runtime: ContainerRuntime { name: runtime.name, options: runtime.options.map(any::from_proto) },

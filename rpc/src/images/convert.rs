@@ -1,8 +1,9 @@
 //! Images.
 
 use gantry_api::containerd::services::images::v1::Image as Proto;
+use gantry_api::containerd::types::Descriptor;
 use gantry_core::Result;
-use gantry_core::images::Image;
+use gantry_core::images::{Image, ImageChange};
 
 use crate::call::present;
 use crate::{descriptor, timestamp};
@@ -16,6 +17,23 @@ pub(crate) fn from_proto(image: Option<Proto>) -> Result<Image> {
         created_at: timestamp::or_epoch(image.created_at),
         updated_at: timestamp::or_epoch(image.updated_at),
     })
+}
+
+/// What an update asks for. The Go client sends an empty target where it changes labels only.
+pub(crate) fn change_from_proto(image: Option<Proto>) -> Result<ImageChange> {
+    let image = present(image, "image")?;
+    let target = present(image.target, "image.target")?;
+    let target = (target != Descriptor::default()).then(|| descriptor::from_proto(target, "image.target"));
+    Ok(ImageChange { name: image.name, labels: image.labels, target: target.transpose()? })
+}
+
+pub(crate) fn change_to_proto(change: ImageChange) -> Proto {
+    Proto {
+        name: change.name,
+        labels: change.labels,
+        target: Some(change.target.map(descriptor::to_proto).unwrap_or_default()),
+        ..Proto::default()
+    }
 }
 
 pub(crate) fn to_proto(image: Image) -> Proto {

@@ -6,11 +6,11 @@ use futures_util::StreamExt as _;
 use gantry_api::containerd::services::images::v1 as pb;
 use gantry_api::containerd::types::Descriptor;
 use gantry_core::field_mask::FieldMask;
-use gantry_core::images::{DeleteImage, Image, ImageStore};
+use gantry_core::images::{DeleteImage, Image, ImageChange, ImageStore};
 use gantry_core::{Context, Digest, ItemStream, Result};
 use tonic::transport::Channel;
 
-use super::convert::{from_proto, to_proto};
+use super::convert::{change_to_proto, from_proto, to_proto};
 use crate::remote::{ask, remote};
 use crate::{field_mask, timestamp};
 
@@ -42,12 +42,12 @@ impl ImageStore for RemoteImages {
     async fn update(
         &self,
         cx: &Context,
-        changed: Image,
+        changed: ImageChange,
         mask: &FieldMask,
         source_date_epoch: Option<SystemTime>,
     ) -> Result<Image> {
         let request = pb::UpdateImageRequest {
-            image: Some(to_proto(changed)),
+            image: Some(change_to_proto(changed)),
             update_mask: field_mask::to_proto(mask),
             source_date_epoch: source_date_epoch.map(timestamp::to_proto),
         };

@@ -7,7 +7,7 @@ use gantry_core::images::{DeleteImage, ImageStore};
 use gantry_core::{Digest, ResultExt as _};
 use tonic::{Request, Response, Status};
 
-use super::convert::{from_proto, to_proto};
+use super::convert::{change_from_proto, from_proto, to_proto};
 use crate::call::{attend, open};
 use crate::jobs::JobSet;
 use crate::message::{answer, collect};
@@ -64,7 +64,7 @@ impl pb::images_server::Images for GrpcImages {
         req: Request<pb::UpdateImageRequest>,
     ) -> Result<Response<pb::UpdateImageResponse>, Status> {
         let (cx, req) = open(req)?;
-        let changed = from_proto(req.image).map_err(to_status)?;
+        let changed = change_from_proto(req.image).map_err(to_status)?;
         let epoch = timestamp::optional(req.source_date_epoch, "source_date_epoch").map_err(to_status)?;
         let mask = field_mask::from_proto(req.update_mask);
         let inner = Arc::clone(&self.inner);

@@ -1,6 +1,7 @@
 //! Namespaces.
 
 use gantry_api::containerd::services::namespaces::v1::Namespace as Proto;
+use gantry_core::identifiers::validate_identifier;
 use gantry_core::namespaces::NamespaceRecord;
 use gantry_core::{Namespace, Result};
 
@@ -8,6 +9,8 @@ use crate::call::present;
 
 pub(crate) fn from_proto(namespace: Option<Proto>) -> Result<NamespaceRecord> {
     let namespace = present(namespace, "namespace")?;
+    // Without the prefix that the header's error has. Source: observed answers.
+    validate_identifier(&namespace.name)?;
     Ok(NamespaceRecord { name: Namespace::parse(namespace.name)?, labels: namespace.labels })
 }
 

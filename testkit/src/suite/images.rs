@@ -98,18 +98,20 @@ pub async fn a_mask_changes_what_it_names(store: Store) {
     let mut changed = image("x");
     changed.target.digest = digest('2');
     changed.labels = labels(&[("b", "2")]);
-    let after = store.update(&cx("one"), changed.clone(), &mask(&["labels.b"]), None).await.expect("update");
+    let after =
+        store.update(&cx("one"), changed.clone().into(), &mask(&["labels.b"]), None).await.expect("update");
     assert_eq!(after.labels, labels(&[("a", "1"), ("b", "2")]));
     assert_eq!((&after.target, after.created_at), (&before.target, before.created_at));
-    let after = store.update(&cx("one"), changed.clone(), &mask(&["target"]), None).await.expect("update");
+    let after =
+        store.update(&cx("one"), changed.clone().into(), &mask(&["target"]), None).await.expect("update");
     assert_eq!(after.target.digest, digest('2'));
     refused(
-        store.update(&cx("one"), changed.clone(), &mask(&["name"]), None).await,
+        store.update(&cx("one"), changed.clone().into(), &mask(&["name"]), None).await,
         ErrorKind::InvalidArgument,
     );
-    let after = store.update(&cx("one"), changed, &mask(&[]), None).await.expect("update");
+    let after = store.update(&cx("one"), changed.into(), &mask(&[]), None).await.expect("update");
     assert_eq!(after.labels, labels(&[("b", "2")]));
-    refused(store.update(&cx("one"), image("y"), &mask(&[]), None).await, ErrorKind::NotFound);
+    refused(store.update(&cx("one"), image("y").into(), &mask(&[]), None).await, ErrorKind::NotFound);
 }
 
 #[doc(hidden)]
@@ -128,6 +130,7 @@ pub async fn the_epoch_of_the_source_sets_the_time(store: Store) {
     let made = store.create(&cx("one"), image("x"), Some(epoch)).await.expect("create");
     assert_eq!((made.created_at, made.updated_at), (epoch, epoch));
     let later = epoch + Duration::from_secs(5);
-    let after = store.update(&cx("one"), image("x"), &mask(&["labels"]), Some(later)).await.expect("update");
+    let after =
+        store.update(&cx("one"), image("x").into(), &mask(&["labels"]), Some(later)).await.expect("update");
     assert_eq!((after.created_at, after.updated_at), (epoch, later));
 }

@@ -45,7 +45,6 @@ const NEEDED: &[(&str, &str)] = &[
     ("io.containerd.service.v1", "content-service"),
     ("io.containerd.service.v1", "diff-service"),
     ("io.containerd.service.v1", "images-service"),
-    ("io.containerd.service.v1", "leases-service"),
     ("io.containerd.service.v1", "namespaces-service"),
     ("io.containerd.service.v1", "snapshots-service"),
     ("io.containerd.service.v1", "tasks-service"),

@@ -248,9 +248,8 @@ fn directory(cwd: &str, may_wait: bool) -> Result<bool> {
         Ok(()) => Ok(false),
         Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) if may_wait => Ok(true),
         Err(error) => {
-            let error =
-                Error::new(ErrorKind::Unknown, format!("chdir to cwd ({cwd:?}): {}", io_error(error)));
-            Err(error)
+            let error = Error::with_source(ErrorKind::Unknown, io_error(error));
+            Err(error.context(format!("chdir to cwd ({cwd:?})")))
         }
     }
 }

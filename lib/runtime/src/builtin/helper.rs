@@ -40,6 +40,8 @@ pub(super) enum Request {
 pub(super) struct Create {
     pub(super) id: String,
     pub(super) bundle: PathBuf,
+    /// The process's working directory, as the specification has it.
+    pub(super) cwd: String,
     pub(super) state_dir: PathBuf,
     pub(super) console_socket: Option<PathBuf>,
     pub(super) systemd_cgroup: bool,
@@ -91,7 +93,7 @@ fn run(report: &Report) -> Result<i32> {
     calm()?;
     match request {
         Request::Create(create) => {
-            hear_errors(report)?;
+            hear_errors(report, &create.cwd)?;
             create::run(&create, report)
         }
         Request::Exec(exec) => exec::run(&exec, report),
@@ -127,8 +129,9 @@ fn calm() -> Result<()> {
     }
 }
 
-fn hear_errors(report: &Report) -> Result<()> {
-    let log = ErrorLog(report.duplicate().context("duplicate a descriptor")?);
+fn hear_errors(report: &Report, cwd: &str) -> Result<()> {
+    let fd = report.duplicate().context("duplicate a descriptor")?;
+    let log = ErrorLog { fd, cwd: cwd.to_owned() };
     // This process does nothing else.
     let _ = tracing::subscriber::set_global_default(log);
     Ok(())

@@ -96,7 +96,12 @@ pub(super) fn failure(code: i32, text: &str) -> Error {
 
 /// Sends the errors that `libcontainer` logs: what it returns often says less.
 #[derive(Debug)]
-pub(super) struct ErrorLog(pub(super) OwnedFd);
+pub(super) struct ErrorLog {
+    /// Where they go.
+    pub(super) fd: OwnedFd,
+    /// The container's working directory, which `libcontainer` does not name.
+    pub(super) cwd: String,
+}
 
 impl Subscriber for ErrorLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -114,9 +119,13 @@ impl Subscriber for ErrorLog {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
+        if text.message == "failed to chdir" {
+            // Source: runc's words.
+            text.message = format!("chdir to cwd ({:?}) set in config.json failed", self.cwd);
+        }
         let said =
             if text.fields.is_empty() { text.message } else { format!("{}: {}", text.message, text.fields) };
-        send(&self.0, &Message::Log(shorten(said)));
+        send(&self.fd, &Message::Log(shorten(said)));
     }
 
     fn enter(&self, _: &Id) {}
@@ -146,7 +155,7 @@ impl Visit for Text {
 fn in_words(text: &str) -> String {
     // Source: errno(3); the kernel's own are below this.
     let known = (1..134).map(nix::errno::Errno::from_raw).find(|errno| format!("{errno:?}") == text);
-    known.map_or_else(|| text.to_owned(), |errno| errno.desc().to_owned())
+    known.map_or_else(|| text.to_owned(), |errno| errno.desc().to_lowercase())
 }
 
 #[cfg(test)]
@@ -155,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_error_name_becomes_words() {
-        assert_eq!(in_words("ENOTDIR"), "Not a directory");
+        assert_eq!(in_words("ENOTDIR"), "not a directory");
         assert_eq!(in_words("Nix(ENOENT)"), "Nix(ENOENT)");
     }
 

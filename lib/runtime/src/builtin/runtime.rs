@@ -62,12 +62,14 @@ impl BuiltinRuntime {
     async fn make(
         &self,
         new: &NewContainer,
+        cwd: &str,
         streams: [Stdio; 3],
         console: Option<&ConsoleSocket>,
     ) -> Result<i32> {
         let request = Request::Create(Create {
             id: new.id.clone(),
             bundle: new.bundle.clone(),
+            cwd: cwd.to_owned(),
             state_dir: self.state_dir.clone(),
             console_socket: console.map(|socket| socket.path().to_owned()),
             systemd_cgroup: self.systemd_cgroup,
@@ -168,14 +170,15 @@ impl OciRuntime for BuiltinRuntime {
         spec.save()?;
         named::make_private(&self.state_dir)?;
         let io = std::mem::replace(&mut new.io, Io::Terminal);
+        let cwd = text(&spec.root, "/process/cwd").unwrap_or_default();
         let made = match io {
             Io::Streams(streams) => {
-                self.make(&new, streams, None).await.map(|pid| Made { pid, console: None })
+                self.make(&new, cwd, streams, None).await.map(|pid| Made { pid, console: None })
             }
             Io::Terminal => {
                 let socket = ConsoleSocket::listen()?;
                 let streams = [Stdio::Null, Stdio::Null, Stdio::Null];
-                let made = self.make(&new, streams, Some(&socket)).await;
+                let made = self.make(&new, cwd, streams, Some(&socket)).await;
                 match made {
                     Err(error) => Err(error),
                     // It was sent before init was ready.

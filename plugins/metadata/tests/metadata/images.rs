@@ -53,7 +53,8 @@ async fn the_epoch_sets_times_and_created_at_never_changes() {
     );
     let made = images.create(&cx("n"), image("i"), Some(first)).await.unwrap();
     assert_eq!((made.created_at, made.updated_at), (first, first));
-    let updated = images.update(&cx("n"), image("i"), &FieldMask::default(), Some(second)).await.unwrap();
+    let updated =
+        images.update(&cx("n"), image("i").into(), &FieldMask::default(), Some(second)).await.unwrap();
     assert_eq!((updated.created_at, updated.updated_at), (first, second));
     assert_eq!(images.get(&cx("n"), "i").await.unwrap(), updated);
 }
@@ -71,20 +72,21 @@ async fn updates_follow_their_mask_and_always_check_the_target() {
     changed.target.digest = digest_of(b"another");
     changed.target.annotations.insert("x.y".into(), "2".into());
     let mask = FieldMask::new(["labels.b", "annotations.x.y"]);
-    let updated = images.update(&cx("n"), changed.clone(), &mask, None).await.unwrap();
+    let updated = images.update(&cx("n"), changed.clone().into(), &mask, None).await.unwrap();
     assert_eq!(updated.labels, labels(&[("a", "1"), ("b", "2")]));
     assert_eq!(updated.target.digest, stored.target.digest);
     assert_eq!(updated.target.annotations.len(), 2);
     assert_eq!(images.get(&cx("n"), "i").await.unwrap(), updated);
-    let updated = images.update(&cx("n"), changed.clone(), &FieldMask::default(), None).await.unwrap();
+    let updated = images.update(&cx("n"), changed.clone().into(), &FieldMask::default(), None).await.unwrap();
     assert_eq!((updated.labels, updated.target), (changed.labels.clone(), changed.target.clone()));
     changed.target.size_bytes = 0;
     let refused =
-        images.update(&cx("n"), changed.clone(), &FieldMask::new(["labels"]), None).await.unwrap_err();
+        images.update(&cx("n"), changed.clone().into(), &FieldMask::new(["labels"]), None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
-    let refused = images.update(&cx("n"), image("i"), &FieldMask::new(["name"]), None).await.unwrap_err();
+    let refused =
+        images.update(&cx("n"), image("i").into(), &FieldMask::new(["name"]), None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
-    let missing = images.update(&cx("n"), image("j"), &FieldMask::default(), None).await.unwrap_err();
+    let missing = images.update(&cx("n"), image("j").into(), &FieldMask::default(), None).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
 
