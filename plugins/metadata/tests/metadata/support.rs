@@ -345,7 +345,9 @@ impl ContentStore for FileContent {
         }
         let path = self.ingest(&open.reference);
         fs::create_dir_all(&path)?;
-        fs::write(path.join("ref"), open.reference.as_str())?;
+        // A kill may come between making a file and filling it.
+        fs::write(path.join("ref.tmp"), open.reference.as_str())?;
+        fs::rename(path.join("ref.tmp"), path.join("ref"))?;
         fs::OpenOptions::new().create(true).append(true).open(path.join("data"))?;
         let (blobs, locked) = (self.root.join("blobs"), Arc::clone(&self.locked));
         Ok(Box::new(FileWriter { path, blobs, reference: open.reference, locked }))
