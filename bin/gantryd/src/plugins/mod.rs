@@ -2,6 +2,8 @@
 
 mod event;
 mod grpc;
+#[cfg(test)]
+mod in_process;
 mod metadata;
 mod runtime;
 mod server;
