@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use gantry_core::snapshots::Snapshotter;
 use gantry_core::wire_names::{
     DEFAULT_RUNTIME, DEFAULT_SNAPSHOTTER, LABEL_DEFAULT_RUNTIME, LABEL_DEFAULT_SNAPSHOTTER,
@@ -108,6 +109,18 @@ impl Client {
     pub async fn image(&self, name: &str) -> Result<Image> {
         let record = self.services.images.get(&self.context(), name).await;
         Ok(Image::new(self.clone(), record.with_context(|| format!("image {name:?}"))?))
+    }
+
+    /// The images that any of `filters` matches, all without filters, in the order of their names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a filter that does not parse.
+    pub async fn images(&self, filters: &[String]) -> Result<Vec<Image>> {
+        let list = async {
+            let records = self.services.images.list(&self.context(), filters).await?;
+            records.map_ok(|record| Image::new(self.clone(), record)).try_collect().await
+        };
+        list.await.context("list images")
     }
 
     /// Stores a new container with its snapshot and spec. When this fails, nothing of it is left.
