@@ -177,8 +177,11 @@ impl Process {
             _ => {}
         }
         match self.kill(SIGKILL, self.exec.is_none()).await {
-            // It ended by itself in between.
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            // What never began cannot be killed, but deleted.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return self.delete().await.map_err(|_| error);
+            }
+            // It may have ended by itself in between.
             _ => {}
         }
         match tokio::time::timeout(KILL_WITHIN, self.wait()).await {
