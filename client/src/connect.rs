@@ -63,7 +63,9 @@ impl Client {
 }
 
 /// Makes a remote snapshotter of a name.
-struct RemoteSnapshotters(Box<dyn Fn(&str) -> Arc<dyn Snapshotter> + Send + Sync>);
+type MakeSnapshotter = dyn Fn(&str) -> Arc<dyn Snapshotter> + Send + Sync;
+
+struct RemoteSnapshotters(Box<MakeSnapshotter>);
 
 impl Snapshotters for RemoteSnapshotters {
     fn by_name(&self, name: &str) -> Result<Arc<dyn Snapshotter>> {

@@ -19,6 +19,9 @@ use crate::image::Image;
 use crate::lease;
 use crate::runc_options::RuncOptions;
 
+/// Changes a finished spec.
+pub type EditSpec = Box<dyn FnOnce(&mut Spec) -> Result<()> + Send>;
+
 /// What a container is made from. All of it is optional.
 pub struct ContainerOptions {
     /// The image that its snapshot, spec and labels come from.
@@ -32,7 +35,7 @@ pub struct ContainerOptions {
     /// What its spec is made from. The image's configuration is added if there is none yet.
     pub spec: SpecOptions,
     /// Changes the finished spec.
-    pub edit_spec: Option<Box<dyn FnOnce(&mut Spec) -> Result<()> + Send>>,
+    pub edit_spec: Option<EditSpec>,
     /// The runtime's name, the namespace's default if absent.
     pub runtime: Option<String>,
     /// Options of that runtime.
@@ -75,7 +78,7 @@ async fn make(
     cx: &Context,
     id: &ContainerId,
     options: ContainerOptions,
-    edit: Option<Box<dyn FnOnce(&mut Spec) -> Result<()> + Send>>,
+    edit: Option<EditSpec>,
 ) -> Result<()> {
     let mut record = ContainerRecord::new(id.clone(), client.runtime_name(options.runtime.as_deref()).await?);
     record.runtime = ContainerRuntime {

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
+use crate::job;
 use crate::lease::unique_name;
 
 /// Where a process's input comes from.
@@ -159,7 +160,7 @@ impl ProcessIo {
         let reader = fifo::open_now(path, End::Read)?;
         self.held.push(fifo::open_now(path, End::Write)?);
         let mut reader = pipe::Receiver::from_owned_fd(reader).with_context(|| format!("read {path:?}"))?;
-        self.copying_out.push(tokio::spawn(async move {
+        self.copying_out.push(job::start(async move {
             let mut buffer = vec![0; COPY_BYTES];
             let mut broken = false;
             loop {
@@ -185,7 +186,7 @@ impl ProcessIo {
     pub(crate) fn started(&mut self, close: impl Future<Output = ()> + Send + 'static) {
         self.held.clear();
         let Some((path, mut input)) = self.input.take() else { return };
-        self.copying_in = Some(tokio::spawn(async move {
+        self.copying_in = Some(job::start(async move {
             let copy = async {
                 let writer = fifo::open_writer(&path).await?;
                 let mut writer = pipe::Sender::from_owned_fd(writer)?;

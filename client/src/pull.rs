@@ -19,6 +19,7 @@ use gantry_registry::{Registry, RegistryOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
+use crate::job;
 use crate::lease;
 
 pub(crate) use unpack::{Layers, unpack_stored};
@@ -161,7 +162,7 @@ pub(crate) async fn pull(
     let (client, reference) = (client.clone(), reference.clone());
     // Its owner is this future: dropped, it cancels the job, which then only undoes what is half done.
     let _stop = cancellation.clone().drop_guard();
-    let job = tokio::spawn(async move {
+    let running = job::start(async move {
         let (cx, lease) = lease::protect(&client, &cx).await?;
         let progress = Progress(options.progress.clone());
         let pull = Pull { client, cx, reference, options, progress };
@@ -169,7 +170,7 @@ pub(crate) async fn pull(
         lease.end().await;
         result
     });
-    job.await.map_err(|error| Error::with_source(ErrorKind::Internal, error))?
+    running.await.map_err(|error| Error::with_source(ErrorKind::Internal, error))?
 }
 
 impl Pull {

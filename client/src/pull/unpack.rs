@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{Progress, PullEvent};
 use crate::client::Client;
+use crate::job;
 use crate::lease::{self, unique_name};
 
 /// How often a key is made anew when somebody else's work gets in between.
@@ -260,7 +261,7 @@ pub(crate) async fn unpack_stored(
     let config = manifest.config.descriptor.digest.clone();
     let (client, snapshotter) = (client.clone(), snapshotter.to_owned());
     // As with a pull: dropped, it undoes what is half done.
-    let job = tokio::spawn(async move {
+    let running = job::start(async move {
         let (cx, lease) = lease::protect(&client, &cx).await?;
         let result = async {
             let extraction = Extraction::new(&client, &cx, &snapshotter)?;
@@ -283,5 +284,5 @@ pub(crate) async fn unpack_stored(
         lease.end().await;
         result
     });
-    job.await.map_err(|error| Error::with_source(ErrorKind::Internal, error))?
+    running.await.map_err(|error| Error::with_source(ErrorKind::Internal, error))?
 }
