@@ -15,6 +15,8 @@ use crate::step::{Result, at, need_root, run, say};
 
 const DEBIAN: &str = "docker.io/library/debian:latest";
 const BUSYBOX: &str = "docker.io/library/busybox:latest";
+/// How wide the terminal is.
+const COLUMNS: u16 = 110;
 
 /// `demo [--online]`.
 pub(crate) fn demo(args: &[&str]) -> Result<()> {
@@ -72,13 +74,13 @@ impl Cli {
     /// Runs it on a terminal, types `typed`, and shows what was on the screen at the end.
     fn show_on_terminal(&self, args: &[&str], typed: &[(&str, &str)]) -> Result<String> {
         println!("\n$ gantry {}        (on a terminal)", args.join(" "));
-        let mut terminal = Pty::spawn(&mut self.command(args), 110, 30);
+        let mut terminal = Pty::spawn(&mut self.command(args), COLUMNS, 30);
         for (prompt, text) in typed {
             terminal.wait_for(prompt);
             terminal.type_text(text);
         }
         let code = terminal.wait();
-        let screen = last_screen(&terminal.screen());
+        let screen = last_screen(&terminal.screen(), COLUMNS.into());
         for line in screen.lines() {
             println!("  {line}");
         }
@@ -96,37 +98,49 @@ impl Cli {
     }
 }
 
-/// What a terminal shows in the end: of a line that was drawn several times, only the last drawing.
-fn last_screen(text: &str) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    let mut row = 0;
-    let mut rest = text;
-    let put = |lines: &mut Vec<String>, row: usize, part: &str| {
-        if lines.len() <= row {
-            lines.resize(row + 1, String::new());
+/// What a terminal of `columns` shows in the end: of a line that was drawn several times, only the last drawing.
+fn last_screen(text: &str, columns: usize) -> String {
+    let mut rows: Vec<String> = vec![String::new()];
+    let mut row = 0usize;
+    let mut chars = text.chars();
+    while let Some(character) = chars.next() {
+        match character {
+            '\n' => row += 1,
+            // A control sequence: `ESC [ number letter`.
+            '\u{1b}' => {
+                let mut number = String::new();
+                let letter = chars.by_ref().find(|c| match c {
+                    '0'..='9' => {
+                        number.push(*c);
+                        false
+                    }
+                    other => other.is_ascii_alphabetic(),
+                });
+                let count: usize = number.parse().unwrap_or(1);
+                match letter {
+                    Some('A') => row = row.saturating_sub(count),
+                    Some('B') => row += count,
+                    Some('K' | 'M') => rows[row].clear(),
+                    _ => {}
+                }
+            }
+            _ => {
+                // A full line goes on in the next one.
+                if rows[row].chars().count() == columns {
+                    row += 1;
+                }
+                if rows.len() <= row {
+                    rows.resize(row + 1, String::new());
+                }
+                rows[row].push(character);
+            }
         }
-        lines[row].push_str(part);
-    };
-    while let Some(found) = rest.find(['\n', '\u{1b}']) {
-        put(&mut lines, row, &rest[..found]);
-        if rest[found..].starts_with('\n') {
-            row += 1;
-            rest = &rest[found + 1..];
-            continue;
+        if rows.len() <= row {
+            rows.resize(row + 1, String::new());
         }
-        // A control sequence: `ESC [ number letter`.
-        let after = rest[found + 1..].trim_start_matches('[');
-        let Some(end) = after.find(|c: char| c.is_ascii_alphabetic()) else { break };
-        let count: usize = after[..end].parse().unwrap_or(1);
-        match &after[end..=end] {
-            "A" => row = row.saturating_sub(count),
-            "K" | "M" if row < lines.len() => lines[row].clear(),
-            _ => {}
-        }
-        rest = &after[end + 1..];
     }
-    put(&mut lines, row, rest);
-    lines.join("\n")
+    let rows: Vec<&str> = rows.iter().map(|row| row.trim_end()).collect();
+    rows.join("\n").trim_end().to_owned()
 }
 
 /// A certs.d that sends docker.io to `registry`. Source: containerd's docs/hosts.md.
@@ -242,6 +256,12 @@ mod tests {
     #[test]
     fn a_line_that_was_drawn_again_is_shown_once() {
         let text = "first 10%\nsecond 20%\n\u{1b}[2A\u{1b}[2Kfirst 100%\n\u{1b}[2Ksecond 100%\ndone";
-        assert_eq!(last_screen(text), "first 100%\nsecond 100%\ndone");
+        assert_eq!(last_screen(text, 80), "first 100%\nsecond 100%\ndone");
+    }
+
+    #[test]
+    fn a_line_that_is_full_goes_on_below() {
+        let text = "one  two  \u{1b}[1A\u{1b}[2K\u{1b}[1B\u{1b}[2K\u{1b}[1A1    2    \nend";
+        assert_eq!(last_screen(text, 5), "1\n2\nend");
     }
 }
