@@ -8,11 +8,14 @@ use crate::step::{Result, at, cargo, run, say, target};
 /// Our programs. The shim's package is named as its binary is.
 const OURS: &[&str] = &["gantryd", "gantry", "containerd-shim-runc-v2"];
 
-/// Builds our programs.
+/// The library whose example a story runs.
+const CLIENT: &str = "gantry-client";
+
+/// Builds our programs, and the client library's example of a container from beginning to end.
 pub(crate) fn build(release: bool) -> Result<()> {
-    say("building gantryd, gantry and the shim");
-    let mut command = cargo(&["build", "--bins"]);
-    for package in OURS {
+    say("building gantryd, gantry, the shim and the client's example");
+    let mut command = cargo(&["build", "--bins", "--example", "debian_container"]);
+    for package in OURS.iter().chain([&CLIENT]) {
         command.args(["--package", package]);
     }
     if release {

@@ -23,6 +23,9 @@ mod run;
 mod snapshots;
 mod tasks;
 
+// Our own command line.
+mod command_line;
+
 // What goes wrong.
 mod bad_processes;
 mod client_leaves;
@@ -34,4 +37,5 @@ mod same_root;
 // What survives, and what is replaced.
 mod go_client;
 mod kill_nine;
+mod rust_client;
 mod strange_shims;
