@@ -48,7 +48,7 @@ impl Table {
     /// Prints it.
     ///
     /// # Errors
-    /// As [`line`].
+    /// As [`line()`].
     pub(crate) fn print(&self) -> Result<(), Error> {
         self.lines().iter().try_for_each(line)
     }

@@ -31,7 +31,7 @@ pub(crate) struct Flags {
     /// Where the process starts; the container's directory by default
     #[arg(long, short = 'w', visible_alias = "workdir", value_name = "DIR")]
     cwd: Option<String>,
-    /// Who runs it: NAME[:GROUP] or UID[:GID]; the container's user by default
+    /// Who runs it: USER or USER:GROUP, names or numbers; the container's user by default
     #[arg(long, short = 'u', value_name = "USER")]
     user: Option<String>,
     /// Let it do all that root may

@@ -75,7 +75,7 @@ struct ProcessFlags {
     /// Where the process starts; the image's directory by default
     #[arg(long, short = 'w', visible_alias = "workdir", value_name = "DIR")]
     cwd: Option<String>,
-    /// Who runs it: NAME[:GROUP] or UID[:GID]; the image's user by default
+    /// Who runs it: USER or USER:GROUP, names or numbers; the image's user by default
     #[arg(long, short = 'u', value_name = "USER")]
     user: Option<String>,
     /// Let it do all that root may, with all devices
