@@ -20,7 +20,7 @@ use crate::signals::{Signals, asks_to_end};
 /// How registries are asked.
 #[derive(Args)]
 pub(crate) struct RegistryFlags {
-    /// Directories of <registry>/hosts.toml, separated by colons
+    /// Directories that hold REGISTRY/hosts.toml, separated by colons
     #[arg(long, default_value = DEFAULT_HOSTS_DIR, value_name = "DIR")]
     hosts_dir: String,
     /// Ask the registry in plain HTTP
