@@ -15,7 +15,9 @@ fn main() -> Result<()> {
     let lowers: Vec<PathBuf> = args.collect();
     let target = match lowers.is_empty() {
         true => Target::Directory(dir),
-        false => Target::Overlay { upper: dir, lowers: Lowers::Known(lowers), xattrs: OverlayXattrs::Trusted },
+        false => {
+            Target::Overlay { upper: dir, lowers: Lowers::Known(lowers), xattrs: OverlayXattrs::Trusted }
+        }
     };
     let file = std::fs::File::open(&layer).with_context(|| format!("open {}", layer.display()))?;
     let begun = Instant::now();

@@ -28,6 +28,7 @@ pub mod service;
 pub mod shim;
 pub mod start;
 pub mod stdio;
+pub mod wire;
 
 mod process;
 mod task;

@@ -11,14 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_archive::{Compression, Compressor};
-use gantry_content::LocalContent;
 use gantry_core::content::{CommitContent, ContentStore, OpenWriter};
 use gantry_core::diff::{ApplyDiff, CompareDiff, DiffApplier, DiffComparer};
 use gantry_core::mount::Mount;
 use gantry_core::wire_names::LABEL_UNCOMPRESSED;
 use gantry_core::{Context, Descriptor, Digest, ErrorKind, IngestRef};
 use gantry_diff::{StreamProcessor, WalkingDiffer};
-use gantry_testkit::{Tar, root};
+use gantry_testkit::{FakeContent, Tar, root};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -34,7 +33,7 @@ fn run(program: &str, args: &[&str]) {
 /// Everything on a file system of its own, that an overlay can use.
 struct Place {
     dir: PathBuf,
-    content: Arc<LocalContent>,
+    content: Arc<FakeContent>,
     differ: WalkingDiffer,
 }
 
@@ -43,7 +42,7 @@ impl Place {
         let dir = PathBuf::from("/run/differ");
         fs::create_dir_all(&dir).unwrap();
         run("mount", &["-t", "tmpfs", "tmpfs", "/run/differ"]);
-        let content = Arc::new(LocalContent::open_labelled(&dir.join("content")).unwrap());
+        let content = Arc::new(FakeContent::default());
         let store = Arc::clone(&content) as Arc<dyn ContentStore>;
         let differ = WalkingDiffer::new(store, dir.join("tmpmounts"));
         Place { dir, content, differ }
@@ -94,7 +93,7 @@ impl Place {
         assert!(!table.contains("tmpmounts"), "{table}");
         let left = fs::read_dir(self.dir.join("tmpmounts")).map_or(0, Iterator::count);
         assert_eq!(left, 0);
-        assert_eq!(fs::read_dir(self.dir.join("content/ingest")).unwrap().count(), 0);
+        assert_eq!(self.content.ingests(), 0);
     }
 }
 

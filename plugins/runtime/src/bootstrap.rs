@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use gantry_api::containerd::runtime::bootstrap::v1::{BootstrapParams, Extension, LogLevel};
-use gantry_api::containerd::task::v3::DeleteResponse;
 use gantry_core::tasks::ExitRecord;
 use gantry_core::{Any, Error, ErrorKind, Result, ResultExt};
 use gantry_shim::bootstrap::{Answer, MAX_ANSWER_BYTES, params_to_bytes};
 use gantry_shim::convert;
+use gantry_shim::wire::{BootstrapParams, DeleteResponse, Extension, LogLevel};
 use gantry_sys::Spawn;
 use gantry_sys::process::{Capture, Output};
 use prost::Message;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use gantry_api::containerd::types::RuntimeRequest;
 use gantry_core::tasks::{
     ExecTask, ExitRecord, ProcessInfo, ProcessRecord, RuntimeCreate, TaskRuntime, TaskStatus,
 };
 use gantry_core::{Any, Context, Error, ErrorKind, Namespace, Result, wire_names};
 use gantry_shim::client::TaskClient;
 use gantry_shim::convert;
+use gantry_shim::wire::RuntimeRequest;
 use prost::Message;
 
 use crate::manager::ShimTasks;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gantry_api::containerd::services::events::ttrpc::v1::ForwardRequest;
 use gantry_core::events::{Envelope, Event, EventPublisher};
 use gantry_core::{ContainerId, Error, Namespace, Result};
 use gantry_shim::convert;
+use gantry_shim::wire::ForwardRequest;
 use gantry_ttrpc::service::{decode, no_method};
 use gantry_ttrpc::{CallContext, Service};
 

@@ -32,7 +32,7 @@ pub(super) enum Sink {
 impl Sink {
     pub(super) fn of(target: Target) -> io::Result<Sink> {
         Ok(match target {
-            Target::Nowhere => Sink::Nowhere,
+            Target::Nowhere | Target::WithOutput => Sink::Nowhere,
             Target::File(file) => Sink::File(file),
             Target::Fifo(fd) | Target::Pipe(fd) => match pollable(fd.try_clone()?) {
                 Ok(fd) => Sink::Own(fd),

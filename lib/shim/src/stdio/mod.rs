@@ -74,9 +74,11 @@ impl Plumbing {
             streams[0] = Stdio::Fd(read);
             plumbing.stdin_pipe = Some(write);
         }
+        let mut first = None;
         for (stream, target) in streams[1..].iter_mut().zip([stdout, stderr]) {
             match target {
                 Target::Nowhere => {}
+                Target::WithOutput => *stream = first.take().map_or(Stdio::Null, Stdio::Fd),
                 // A logger reads from its own pipe: nothing to copy, only to hold open.
                 Target::Pipe(fd) => {
                     *stream = Stdio::Fd(fd.try_clone().context("duplicate a pipe")?);
@@ -84,6 +86,7 @@ impl Plumbing {
                 }
                 target => {
                     let (read, write) = pipe(owner)?;
+                    first = Some(write.try_clone().context("duplicate a pipe")?);
                     *stream = Stdio::Fd(write);
                     plumbing.outputs.push((Some(read), target));
                 }
@@ -100,12 +103,9 @@ impl Plumbing {
         };
         match scheme {
             "fifo" => Ok((Target::open(&io.stdout)?, Target::open(stderr)?)),
-            // Source: semantics, "stdio file://": both go into the first one's file.
-            "file" => {
-                let file = target::file(&io.stdout)?;
-                let second = file.try_clone().context("duplicate a file")?;
-                Ok((Target::File(file), if io.terminal { Target::Nowhere } else { Target::File(second) }))
-            }
+            // Source: semantics, "stdio file://": both go into the first one's file. Through one pipe, so that they get there
+            // in the order in which they were written.
+            "file" => Ok((Target::File(target::file(&io.stdout)?), Target::WithOutput)),
             "binary" | "binary-v2" => {
                 let (logger, out, err) = Logger::start(&io.stdout, owner).await?;
                 self.logger = Some(logger);

@@ -21,6 +21,8 @@ pub(super) enum Target {
     File(File),
     /// A logger's pipe.
     Pipe(OwnedFd),
+    /// For standard error: the pipe of standard output.
+    WithOutput,
 }
 
 impl Target {
