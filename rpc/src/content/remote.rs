@@ -71,25 +71,22 @@ impl ContentStore for RemoteContentStore {
     }
 
     async fn writer(&self, cx: &Context, open: OpenWriter) -> Result<Box<dyn ContentWriter>> {
+        let total = signed(open.total_bytes);
+        let first = pb::WriteContentRequest {
+            r#ref: open.reference.to_string(),
+            total,
+            expected: open.expected.as_ref().map(Digest::to_string).unwrap_or_default(),
+            ..pb::WriteContentRequest::default()
+        };
         // One message under way: the server sets the pace.
         let (sender, receiver) = mpsc::channel(1);
-        let mut writer = Writer {
-            expected: open.expected.clone(),
-            reference: open.reference.clone(),
-            total: signed(open.total_bytes),
-            offset: 0,
-            sender,
-            answers: ask!(self.write(cx, ReceiverStream::new(receiver))),
-        };
-        let answer = writer
-            .ask(pb::WriteContentRequest {
-                r#ref: open.reference.into_string(),
-                total: writer.total,
-                expected: open.expected.map(Digest::into_string).unwrap_or_default(),
-                ..pb::WriteContentRequest::default()
-            })
-            .await?;
-        writer.offset = answer.offset;
+        // Before the call, which answers when it has headers: a Go server sends them with its first message only.
+        // The receiver is here, and the channel has room for one.
+        let _ = sender.send(first).await;
+        let answers = ask!(self.write(cx, ReceiverStream::new(receiver)));
+        let (reference, expected) = (open.reference, open.expected);
+        let mut writer = Writer { reference, expected, offset: 0, sender, answers };
+        writer.offset = writer.answer().await?.offset;
         Ok(Box::new(writer))
     }
 
@@ -146,7 +143,6 @@ impl ContentReader for Reader {
 struct Writer {
     reference: IngestRef,
     expected: Option<Digest>,
-    total: i64,
     offset: i64,
     sender: mpsc::Sender<pb::WriteContentRequest>,
     answers: Streaming<pb::WriteContentResponse>,
@@ -156,6 +152,10 @@ impl Writer {
     async fn ask(&mut self, message: pb::WriteContentRequest) -> Result<pb::WriteContentResponse> {
         // If the server has ended the stream, its answers say why.
         let _ = self.sender.send(message).await;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<pb::WriteContentResponse> {
         let answer = self.answers.message().await.map_err(from_status)?;
         answer.ok_or_else(|| Error::unavailable(format!("write {:?}: the stream has ended", self.reference)))
     }

@@ -109,19 +109,6 @@ fn on_each(story: impl Fn(Daemon)) {
     }
 }
 
-/// Plays a story in which our own client stores content: on ours only.
-///
-/// Our client awaits the answer's head before it sends the first message of a write, and containerd sends none before
-/// that message has come: `rpc/src/content/remote.rs`. Once it sends the message first, [`on_each`] will do.
-fn on_each_that_takes_content(story: impl Fn(Daemon)) {
-    let under_test = Program::under_test();
-    if under_test.is_containerd() {
-        eprintln!("not played on containerd: it waits for our client, and our client for it");
-        return;
-    }
-    story(DaemonOptions::new(under_test).start());
-}
-
 #[test]
 fn gantry_run_rm_prints_and_returns_what_the_process_does_and_leaves_nothing() {
     root!();
@@ -294,7 +281,7 @@ fn gantry_pulls_the_image_that_run_misses_in_another_namespace() {
     root!();
     let registry = Registry::start();
     let reference = registry.push(&busybox_image(), "library/busybox:1");
-    on_each_that_takes_content(|daemon| {
+    on_each(|daemon| {
         let cli = Cli::on(daemon);
         let run = |flags: &[&str], id: &str| {
             cli.run(&[&["-n", "other", "run", "--rm"], flags, &[&reference, id, "/bin/echo", "hi"]].concat())

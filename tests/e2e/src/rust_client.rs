@@ -13,13 +13,6 @@ fn daemons() -> Vec<Program> {
     if under_test.is_containerd() { vec![under_test] } else { vec![under_test, Program::containerd()] }
 }
 
-/// Those to which our client can write content: not yet containerd, see `command_line.rs`.
-fn daemons_that_take_content() -> Vec<Program> {
-    let mut daemons = daemons();
-    daemons.retain(|program| !program.is_containerd());
-    daemons
-}
-
 /// `client/examples/debian_container.rs`, which `cargo xtask e2e` builds.
 fn example(daemon: &Daemon, args: &[&str]) -> Output {
     let program = bin_dir().join("examples/debian_container");
@@ -42,7 +35,7 @@ fn the_rust_client_pulls_runs_and_deletes() {
     let (registry, reference) = registry_with_debian();
     for snapshotter in ["overlayfs", "native"] {
         let mut printed = Vec::new();
-        for program in daemons_that_take_content() {
+        for program in daemons() {
             let daemon = DaemonOptions::new(program).start();
             let args = ["--registry", registry.address(), "--plain-http", "--snapshotter", snapshotter];
             let output = example(&daemon, &args);

@@ -6,7 +6,7 @@ use gantry_testkit::{
 };
 use rustix::process::Signal;
 
-use super::{Cli, on_each_that_takes_content};
+use super::{Cli, on_each};
 
 #[test]
 fn gantry_pull_prints_plain_lines_in_a_pipe() {
@@ -14,7 +14,7 @@ fn gantry_pull_prints_plain_lines_in_a_pipe() {
     let registry = Registry::start();
     let image = busybox_image();
     let reference = registry.push(&image, "team/app:1");
-    on_each_that_takes_content(|daemon| {
+    on_each(|daemon| {
         let cli = Cli::on(daemon);
         let printed = cli.ok(&["pull", "--plain-http", &reference]);
         let (manifest, config, layer) = (image.digest(), &image.config.digest, &image.layers[0].digest);
@@ -54,7 +54,7 @@ fn gantry_pull_draws_bars_on_a_terminal() {
         .layer(Tar::new().file("noise", 0o644, noise), Compression::Gzip)
         .build();
     let reference = registry.push(&image, "team/app:1");
-    on_each_that_takes_content(|daemon| {
+    on_each(|daemon| {
         let cli = Cli::on(daemon);
         let mut terminal = Pty::spawn(&mut cli.command(&["pull", "--plain-http", &reference]), 120, 30);
         assert_eq!(terminal.wait(), 0, "{}", terminal.screen());
@@ -77,7 +77,7 @@ fn gantry_pull_can_be_interrupted_and_goes_on_the_next_time() {
     let registry = FakeRegistry::start();
     let image = busybox_image();
     let reference = registry.offer(&image, "team/app:1");
-    on_each_that_takes_content(|daemon| {
+    on_each(|daemon| {
         let cli = Cli::on(daemon);
         registry.set_fault(Some(Fault::Stalled(image.layers[0].digest.clone())));
         let mut pull = cli.spawn(&["pull", "--plain-http", &reference]);
@@ -104,7 +104,7 @@ fn gantry_pull_without_unpacking_leaves_that_to_run() {
     root!();
     let registry = Registry::start();
     let reference = registry.push(&busybox_image(), "team/app:1");
-    on_each_that_takes_content(|daemon| {
+    on_each(|daemon| {
         let cli = Cli::on(daemon);
         let printed = cli.ok(&["pull", "--plain-http", "--no-unpack", &reference]);
         assert!(!printed.contains("unpacked"), "{printed}");
