@@ -53,11 +53,38 @@ fn outside(args: &[&str], debug: bool) -> Result<()> {
 /// One way to run a container.
 struct Way {
     name: &'static str,
+    /// Its container that stays: runc keeps those of all daemons in one place.
+    id: &'static str,
     daemon: Daemon,
     /// Arguments of `ctr run` that choose the runtime.
     runtime: Vec<String>,
+    run: Figures,
+    exec: Figures,
+}
+
+/// What each round of one command took.
+#[derive(Default)]
+struct Figures {
     wall: Vec<Duration>,
     cpu: Vec<Duration>,
+}
+
+impl Figures {
+    /// Runs `ctr` with `args`; its figures count from the second time on, since the first one warms caches.
+    fn measure(&mut self, ctr: &Ctr, args: &[&str], round: usize) -> Result<()> {
+        let before = cpu_time()?;
+        let started = Instant::now();
+        ctr.ok(args);
+        let wall = started.elapsed();
+        // What goes on after the client has its answer belongs to the command as well.
+        thread::sleep(Duration::from_millis(300));
+        let cpu = cpu_time()?.saturating_sub(before);
+        if round > 0 {
+            self.wall.push(wall);
+            self.cpu.push(cpu);
+        }
+        Ok(())
+    }
 }
 
 /// A search path without a runtime on it.
@@ -67,21 +94,25 @@ fn path_without_runtimes() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn ways() -> Result<Vec<Way>> {
-    let runc = gantry_testkit::find_in_path("runc").ok_or("runc is missing")?;
-    let way = |name, daemon, runtime| Way { name, daemon, runtime, wall: Vec::new(), cpu: Vec::new() };
-    let built_in = DaemonOptions::new(Program::gantryd()).search_path(path_without_runtimes()?).start();
-    let by_name = DaemonOptions::new(Program::gantryd()).start();
-    let peer = DaemonOptions::new(Program::containerd()).start();
-    let ways = vec![
-        way("gantryd, built in", built_in, Vec::new()),
-        way("gantryd, runc", by_name, vec!["--runc-binary".to_owned(), runc.display().to_string()]),
-        way("containerd, runc", peer, Vec::new()),
-    ];
-    for way in &ways {
-        import(&way.daemon);
-    }
-    Ok(ways)
+/// How many ways there are; the peer is the last.
+const WAYS: usize = 3;
+
+/// Starts the daemon of one way, with the image.
+fn way(number: usize) -> Result<Way> {
+    let (name, id, daemon, runtime) = match number {
+        0 => {
+            let options = DaemonOptions::new(Program::gantryd()).search_path(path_without_runtimes()?);
+            ("gantryd, built in", "built-in", options.start(), Vec::new())
+        }
+        1 => {
+            let runc = gantry_testkit::find_in_path("runc").ok_or("runc is missing")?;
+            let runtime = vec!["--runc-binary".to_owned(), runc.display().to_string()];
+            ("gantryd, runc", "named", DaemonOptions::new(Program::gantryd()).start(), runtime)
+        }
+        _ => ("containerd, runc", "peer", DaemonOptions::new(Program::containerd()).start(), Vec::new()),
+    };
+    import(&daemon);
+    Ok(Way { name, id, daemon, runtime, run: Figures::default(), exec: Figures::default() })
 }
 
 fn import(daemon: &Daemon) {
@@ -90,9 +121,9 @@ fn import(daemon: &Daemon) {
     daemon.ctr().ok(&["images", "import", &archive.to_string_lossy()]);
 }
 
-/// `ctr run --rm IMAGE true`, the ways taking turns.
+/// `ctr run --rm IMAGE true` and `ctr tasks exec`, the ways taking turns.
 fn runs(rounds: usize) -> Result<()> {
-    let mut ways = ways()?;
+    let mut ways = (0..WAYS).map(way).collect::<Result<Vec<_>>>()?;
     for round in 0..=rounds {
         for way in &mut ways {
             let ctr = way.daemon.ctr();
@@ -100,26 +131,45 @@ fn runs(rounds: usize) -> Result<()> {
             let mut args = vec!["run", "--rm"];
             args.extend(way.runtime.iter().map(String::as_str));
             args.extend([IMAGE, &id, "/bin/true"]);
-            let before = cpu_time()?;
-            let started = Instant::now();
-            ctr.ok(&args);
-            let wall = started.elapsed();
-            // What goes on after the client has its answer belongs to the run as well.
-            thread::sleep(Duration::from_millis(300));
-            let cpu = cpu_time()?.saturating_sub(before);
-            // The first round warms caches.
-            if round > 0 {
-                way.wall.push(wall);
-                way.cpu.push(cpu);
-            }
+            way.run.measure(&ctr, &args, round)?;
         }
     }
-    let (peer_wall, peer_cpu) =
-        ways.last().map(|way| (median(&way.wall), median(&way.cpu))).ok_or("no peer")?;
-    println!("ctr run --rm busybox /bin/true, median of {rounds} alternating runs");
-    println!("{:<20} {:>10} {:>7} {:>10} {:>7}", "", "wall", "ratio", "CPU", "ratio");
     for way in &ways {
-        let (wall, cpu) = (median(&way.wall), median(&way.cpu));
+        let mut args = vec!["run".to_owned(), "-d".to_owned()];
+        args.extend(way.runtime.iter().cloned());
+        args.extend([IMAGE, way.id, "/bin/sleep", "1000"].map(str::to_owned));
+        run_args(&way.daemon.ctr(), &args);
+    }
+    for round in 0..=rounds {
+        for way in &mut ways {
+            let id = format!("e{round}");
+            let args = ["tasks", "exec", "--exec-id", &id, way.id, "/bin/true"];
+            way.exec.measure(&way.daemon.ctr(), &args, round)?;
+        }
+    }
+    print_figures(
+        &format!("ctr run --rm busybox /bin/true, median of {rounds} alternating runs"),
+        &ways,
+        |way| &way.run,
+    )?;
+    print_figures(
+        &format!("ctr tasks exec, /bin/true, median of {rounds} alternating runs"),
+        &ways,
+        |way| &way.exec,
+    )?;
+    for way in &ways {
+        way.daemon.ctr().ok(&["tasks", "rm", "--force", way.id]);
+    }
+    Ok(())
+}
+
+fn print_figures(title: &str, ways: &[Way], figures: fn(&Way) -> &Figures) -> Result<()> {
+    let peer = ways.last().map(figures).ok_or("no peer")?;
+    let (peer_wall, peer_cpu) = (median(&peer.wall), median(&peer.cpu));
+    println!("{title}");
+    println!("{:<20} {:>10} {:>7} {:>10} {:>7}", "", "wall", "ratio", "CPU", "ratio");
+    for way in ways {
+        let (wall, cpu) = (median(&figures(way).wall), median(&figures(way).cpu));
         println!(
             "{:<20} {:>7.1} ms {:>7.2} {:>7.1} ms {:>7.2}",
             way.name,
@@ -160,14 +210,20 @@ fn cpu_time() -> Result<Duration> {
     usage.trim().parse().map(Duration::from_micros).map_err(|error| format!("cpu.stat: {error}"))
 }
 
-/// Proportional set size of daemon and shim.
+/// How long daemon and shims are left alone before they are looked at.
+const REST: Duration = Duration::from_secs(4);
+
+/// Proportional set size of daemon and shims at rest, each daemon while no other runs: what two of a kind share would be
+/// counted half for each.
 fn memory() -> Result<()> {
     println!(
         "{:<20} {:>12} {:>12} {:>12} {:>12}",
         "PSS, KiB", "idle", "after work", "first shim", "each of 10"
     );
-    for way in ways()? {
+    for number in 0..WAYS {
+        let way = way(number)?;
         let ctr = way.daemon.ctr();
+        thread::sleep(REST);
         let idle = pss(way.daemon.pid())?;
         let args = |rest: &[&str]| {
             let mut args = vec!["run".to_owned()];
@@ -180,6 +236,7 @@ fn memory() -> Result<()> {
             args.extend([IMAGE.to_owned(), format!("m{round}"), "/bin/true".to_owned()]);
             run_args(&ctr, &args);
         }
+        thread::sleep(REST);
         let worked = pss(way.daemon.pid())?;
         let mut first = 0;
         for round in 0..10 {
@@ -187,9 +244,11 @@ fn memory() -> Result<()> {
             args.extend([IMAGE.to_owned(), format!("d{round}"), "/bin/sleep".to_owned(), "1000".to_owned()]);
             run_args(&ctr, &args);
             if round == 0 {
+                thread::sleep(REST);
                 first = shims(&ctr)?.iter().sum();
             }
         }
+        thread::sleep(REST);
         let all = shims(&ctr)?;
         let each = all.iter().sum::<u64>() / u64::try_from(all.len().max(1)).unwrap_or(1);
         println!("{:<20} {idle:>12} {worked:>12} {first:>12} {each:>12}", way.name);

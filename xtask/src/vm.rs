@@ -153,14 +153,15 @@ fn payload_disk(dir: &Path, args: &[&str]) -> Result<PathBuf> {
     say("building the end-to-end tests");
     let tree = dir.join("payload");
     let _ = fs::remove_dir_all(&tree);
-    for sub in ["bin", "go"] {
+    for sub in ["bin/examples", "go"] {
         let path = tree.join(sub);
         fs::create_dir_all(&path).map_err(at(&path))?;
     }
     copy_stripped(&test_binary()?, &tree.join("bin/e2e"))?;
     let ours = ["gantryd", "gantry", "containerd-shim-runc-v2"].map(|name| (target("debug"), "bin", name));
     let theirs = ["debian_container", "ctr"].map(|name| (target("go"), "go", name));
-    for (from, to, name) in ours.into_iter().chain(theirs) {
+    let example = [(target("debug/examples"), "bin/examples", "debian_container")];
+    for (from, to, name) in ours.into_iter().chain(theirs).chain(example) {
         let built = from.join(name);
         // A story that needs what is missing says so.
         if built.exists() {

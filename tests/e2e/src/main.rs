@@ -20,6 +20,7 @@ mod leases;
 mod namespaces;
 mod plugins;
 mod run;
+mod runtimes;
 mod snapshots;
 mod tasks;
 
