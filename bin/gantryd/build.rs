@@ -1,8 +1,9 @@
 //! Tells the program which revision it was built from.
 
+#![allow(clippy::disallowed_types, reason = "a build script waits for no child but its own")]
+
 use std::process::Command;
 
-#[allow(clippy::disallowed_types, reason = "a build script is no process with children to reap")]
 fn main() {
     println!("cargo::rerun-if-changed=../../.git/HEAD");
     println!("cargo::rerun-if-env-changed=GANTRY_REVISION");

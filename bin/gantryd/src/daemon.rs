@@ -1,6 +1,5 @@
 //! The daemon's life: directories, plugins, servers, the end.
 
-use std::future::Future;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -205,12 +204,11 @@ impl Signals {
         })
     }
 
-    fn wait(&mut self) -> impl Future<Output = ()> + '_ {
-        async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
+    async fn wait(&mut self) {
+        // Receiving a signal loses nothing when dropped.
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -128,7 +128,9 @@ fn find_key(text: &str, key: &str) -> usize {
 
 /// Row and column of a byte offset, both from 1.
 fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(offset)];
+    let offset = offset.min(text.len());
+    let start = (0..=offset).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let before = &text[..start];
     let row = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (row, column)
