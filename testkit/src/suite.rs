@@ -2,7 +2,7 @@
 //!
 //! An implementor's `tests/contract.rs` names a suite and says how to open an empty store in a directory:
 //!
-//! ```ignore
+//! ```text
 //! container_store_suite!(metadata, |dir| async move { Arc::new(MetadataContainers::open(&dir)) as Arc<dyn ContainerStore> });
 //! ```
 //!
