@@ -11,7 +11,7 @@ use gantry_core::events::{Envelope, Event, EventPublisher};
 use gantry_core::tasks::{ExecTask, RuntimeCreate, TaskIo, TaskRuntime, TaskStatus};
 use gantry_core::{Any, Context, ErrorKind, ExecId, Namespace, Result, wire_names};
 use gantry_task_runtime::{EVENTS_SERVICE, ShimTasks, ShimTasksConfig};
-use gantry_testkit::{find_in_path, limit, root};
+use gantry_testkit::{eventually, find_in_path, limit, root};
 
 /// Remembers the events of tasks.
 #[derive(Default)]
@@ -141,7 +141,8 @@ impl Host {
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "{mounts}");
-        assert!(shims(&self.shim).is_empty(), "a shim is left");
+        // It answers before it ends.
+        eventually("the shim to end", || shims(&self.shim).is_empty().then_some(()));
         let sockets = std::fs::read_dir(wire_names::DEFAULT_SHIM_SOCKET_DIR);
         let sockets: Vec<_> = sockets.map(|dir| dir.flatten().collect()).unwrap_or_default();
         assert!(sockets.is_empty(), "{sockets:?}");
