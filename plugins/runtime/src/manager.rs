@@ -281,6 +281,12 @@ impl Inner {
             })?,
         };
         let spec = new.spec.clone().ok_or_else(|| Error::unknown("the container has no spec"))?;
+        // The container's process will be moved into its cgroups; the kernel's wait for that runs beside the shim's start.
+        self.jobs.spawn_blocking(|| {
+            if let Err(error) = gantry_sys::cgroup::ease_moves() {
+                tracing::debug!(%error, "moves between cgroups are not eased");
+            }
+        });
         let (made, sandbox_id) = (bundle.clone(), new.sandbox_id.clone());
         tokio::task::spawn_blocking(move || made.create(&spec.value, &sandbox_id))
             .await
