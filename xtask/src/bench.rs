@@ -216,7 +216,7 @@ fn cpu_time() -> Result<Duration> {
 }
 
 /// How long daemon and shims are left alone before they are looked at.
-const REST: Duration = Duration::from_secs(4);
+const REST: Duration = Duration::from_secs(15);
 
 /// Proportional set size of daemon and shims at rest, each daemon while no other runs: what two of a kind share would be
 /// counted half for each.
@@ -249,11 +249,9 @@ fn memory() -> Result<()> {
             args.extend([IMAGE.to_owned(), format!("d{round}"), "/bin/sleep".to_owned(), "1000".to_owned()]);
             run_args(&ctr, &args);
             if round == 0 {
-                thread::sleep(REST);
                 first = shims(&ctr)?.iter().sum();
             }
         }
-        thread::sleep(REST);
         let all = shims(&ctr)?;
         let each = all.iter().sum::<u64>() / u64::try_from(all.len().max(1)).unwrap_or(1);
         println!("{:<20} {idle:>12} {worked:>12} {first:>12} {each:>12}", way.name);
@@ -268,11 +266,14 @@ fn run_args(ctr: &Ctr, args: &[String]) {
     ctr.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// The shims' set sizes: of the parents of all running tasks.
+/// The shims' set sizes, after a rest: of the parents of all running tasks.
 fn shims(ctr: &Ctr) -> Result<Vec<u64>> {
     let table = ctr.ok(&["tasks", "ls"]);
     let pids = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok());
-    pids.map(|pid| pss(parent(pid)?)).collect()
+    let shims = pids.map(parent).collect::<Result<Vec<_>>>()?;
+    // Listing the tasks woke them.
+    thread::sleep(REST);
+    shims.into_iter().map(pss).collect()
 }
 
 fn parent(pid: u32) -> Result<u32> {

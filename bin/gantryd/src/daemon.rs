@@ -19,6 +19,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Threads for blocking work: walking, hashing, unpacking, database reads. They end when idle.
 const BLOCKING_THREADS: usize = 64;
 
+/// How often the daemon looks whether it has come to rest.
+const LOOK: Duration = Duration::from_secs(5);
+/// So little CPU time between two looks is rest.
+const RESTING: Duration = Duration::from_millis(5);
+/// So much CPU time since the last tidying makes another one worth while.
+const WORKED: Duration = Duration::from_millis(20);
+
 /// Runs until a signal says otherwise.
 ///
 /// # Errors
@@ -88,6 +95,13 @@ async fn listen_and_wait(
     let mut ended = tokio::task::JoinSet::new();
     ended.spawn(parts.servers.grpc(main, GRACE, jobs.stop.clone().cancelled_owned()));
     ended.spawn(parts.servers.ttrpc(shims, GRACE, jobs.stop.clone().cancelled_owned()));
+    let stop = jobs.stop.clone();
+    jobs.tracker.spawn(async move {
+        tokio::select! {
+            () = rest() => {}
+            () = stop.cancelled() => {}
+        }
+    });
     notify::tell("READY=1");
     tracing::info!(address = grpc.address, "serving...");
     // Source: features C27.
@@ -110,6 +124,27 @@ async fn listen_and_wait(
         let _ = std::fs::remove_file(address);
     }
     outcome
+}
+
+/// Lets go of code that only the start, or work that is over, needed: it is most of what a resting daemon holds. The
+/// kernel's cache keeps it, and brings back what is used again.
+async fn rest() {
+    let used = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+    };
+    let (mut tidied, mut before) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = used();
+        if now.saturating_sub(before) < RESTING && now.saturating_sub(tidied) > WORKED {
+            if let Err(error) = gantry_sys::memory::forget_code() {
+                tracing::debug!(%error, "code is kept in memory");
+            }
+            tidied = used();
+        }
+        before = now;
+    }
 }
 
 /// The shims' socket: its own section, or beside the main one with the same owner.

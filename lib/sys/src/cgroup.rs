@@ -129,7 +129,7 @@ impl V1Oom {
 /// If this process's cgroup is not to be seen, or not to be written.
 pub fn ease_moves() -> Result<()> {
     let own = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let files = own.lines().filter_map(|line| own_procs(line));
+    let files = own.lines().filter_map(own_procs);
     let file = files.into_iter().flatten().find(|file| file.exists());
     let file = file.ok_or_else(|| Error::not_found("a file of this process's own cgroup"))?;
     std::fs::write(&file, std::process::id().to_string()).with_context(|| format!("write {file:?}"))
