@@ -4,11 +4,20 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+mod all_services;
 mod collection;
 mod containers;
 mod content;
 mod content_write;
+mod events;
+mod filters;
+mod health;
 mod images;
 mod leases;
+mod messages;
+mod namespaces;
+mod raw;
+mod snapshots;
+mod subscription;
 mod support;
 mod write;

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 
 use gantry_api::containerd::services as pb;
 use gantry_api::containerd::types::{Descriptor, Mount};
+use gantry_api::grpc::health::v1::health_client::HealthClient;
 use gantry_api::{Any, FieldMask, Timestamp};
 use gantry_testkit::{Daemon, DaemonOptions, Program, sha256};
 use pb::containers::v1::containers_client::ContainersClient;
 use pb::containers::v1::{Container, CreateContainerRequest, container::Runtime};
 use pb::content::v1::content_client::ContentClient;
 use pb::content::v1::{InfoRequest, WriteAction, WriteContentRequest};
+use pb::events::v1::events_client::EventsClient;
 use pb::images::v1::images_client::ImagesClient;
 use pb::images::v1::{CreateImageRequest, Image};
 use pb::leases::v1::leases_client::LeasesClient;
 use pb::leases::v1::{AddResourceRequest, Resource};
+use pb::namespaces::v1::namespaces_client::NamespacesClient;
 use pb::snapshots::v1::snapshots_client::SnapshotsClient;
 use pb::snapshots::v1::{CommitSnapshotRequest, Info, PrepareSnapshotRequest, StatSnapshotRequest};
+use pb::tasks::v1::tasks_client::TasksClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -49,9 +53,13 @@ macro_rules! clients {
 clients! {
     containers: ContainersClient<Channel>;
     content: ContentClient<Channel>;
+    events: EventsClient<Channel>;
+    health: HealthClient<Channel>;
     images: ImagesClient<Channel>;
     leases: LeasesClient<Channel>;
+    namespaces: NamespacesClient<Channel>;
     snapshots: SnapshotsClient<Channel>;
+    tasks: TasksClient<Channel>;
 }
 
 impl Wire {
