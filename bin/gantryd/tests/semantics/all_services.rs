@@ -56,6 +56,8 @@ async fn version_server_and_namespaces_need_no_namespace() {
     VersionClient::new(wire.channel.clone()).version(()).await.unwrap();
     IntrospectionClient::new(wire.channel.clone()).server(()).await.unwrap();
     wire.namespaces().list(ListNamespacesRequest::default()).await.unwrap();
+    let request = within("not--valid", ListNamespacesRequest::default());
+    wire.namespaces().list(request).await.expect("nor do they look at it");
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 use gantry_api::Timestamp;
 use gantry_api::containerd::services::containers::v1::container::Runtime;
 use gantry_api::containerd::services::containers::v1::{
-    Container, CreateContainerRequest, UpdateContainerRequest,
+    Container, CreateContainerRequest, DeleteContainerRequest, UpdateContainerRequest,
 };
-use gantry_testkit::root;
+use gantry_api::containerd::services::tasks::v1::{DeleteTaskRequest, GetRequest, KillRequest, WaitRequest};
+use gantry_testkit::{busybox_image, root};
 use tonic::{Code, Status};
 
-use crate::support::{Wire, any, code, container, in_test, mask, pairs, refused};
+use crate::support::{TEST, Wire, any, code, container, in_test, mask, pairs, refused};
 
 async fn create(wire: &Wire, container: Container) -> Result<Container, Status> {
     let request = CreateContainerRequest { container: Some(container) };
@@ -118,6 +119,29 @@ async fn without_a_mask_runtime_and_snapshotter_must_be_the_stored_ones() {
     let answer = update(&wire, changed, &[]).await.unwrap();
     assert_eq!((answer.labels, &*answer.image), (pairs(&[("b", "2")]), "image"));
     assert_eq!(code(update(&wire, container("absent", &[]), &[]).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_container_is_deleted_while_its_task_runs_which_is_not_found_then() {
+    root!();
+    let wire = Wire::start();
+    let ctr = wire.daemon.ctr().in_namespace(TEST);
+    let archive = wire.daemon.dir().join("busybox.tar");
+    busybox_image().write_oci_archive(&archive, "busybox");
+    ctr.ok(&["images", "import", &archive.to_string_lossy()]);
+    ctr.ok(&["run", "--detach", "busybox", "c", "/bin/sleep", "1000"]);
+    let get = || in_test(GetRequest { container_id: "c".into(), exec_id: String::new() });
+    let process = wire.tasks().get(get()).await.unwrap().into_inner().process.unwrap();
+    wire.containers().delete(in_test(DeleteContainerRequest { id: "c".into() })).await.unwrap();
+    refused(wire.tasks().get(get()).await, Code::NotFound, "container");
+    let kill = KillRequest { container_id: "c".into(), signal: 9, ..Default::default() };
+    refused(wire.tasks().kill(in_test(kill)).await, Code::NotFound, "container");
+    let delete = DeleteTaskRequest { container_id: "c".into() };
+    refused(wire.tasks().delete(in_test(delete)).await, Code::NotFound, "container");
+    let wait = WaitRequest { container_id: "c".into(), ..Default::default() };
+    refused(wire.tasks().wait(in_test(wait)).await, Code::NotFound, "container");
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap();
+    assert!(line.contains("sleep"), "it still runs: {line:?}");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod leases;
 mod messages;
 mod namespaces;
 mod raw;
+mod sandboxes;
 mod snapshots;
 mod subscription;
 mod support;

@@ -5,12 +5,15 @@ use gantry_api::containerd::services::containers::v1::{
     Container, CreateContainerRequest, GetContainerRequest, ListContainersRequest,
 };
 use gantry_api::containerd::services::content::v1::WriteContentRequest;
+use gantry_api::containerd::services::diff::v1::ApplyRequest;
+use gantry_api::containerd::services::diff::v1::diff_client::DiffClient;
+use gantry_api::containerd::services::tasks::v1::{ExecProcessRequest, UpdateTaskRequest};
 use gantry_testkit::root;
 use prost::Message as _;
 use tonic::Code;
 
 use crate::raw;
-use crate::support::{Wire, code, container, in_test};
+use crate::support::{Wire, code, container, in_test, refused};
 use crate::write::{Writing, write};
 
 const MIB: usize = 1 << 20;
@@ -75,4 +78,19 @@ async fn unknown_fields_are_ignored_and_unknown_methods_unimplemented() {
         let answer = raw::call(&wire, method, in_test(Vec::new())).await;
         assert_eq!(code(answer), Code::Unimplemented, "{method}");
     }
+}
+
+#[tokio::test]
+async fn absent_sub_messages_of_diffs_and_tasks_are_named() {
+    root!();
+    let wire = Wire::start();
+    if wire.daemon.program().is_containerd() {
+        return; // It ends there.
+    }
+    let apply = DiffClient::new(wire.channel.clone()).apply(in_test(ApplyRequest::default())).await;
+    refused(apply, Code::InvalidArgument, "\"diff\"");
+    let exec = ExecProcessRequest { exec_id: "e".into(), ..Default::default() };
+    refused(wire.tasks().exec(in_test(exec)).await, Code::InvalidArgument, "\"spec\"");
+    let update = wire.tasks().update(in_test(UpdateTaskRequest::default())).await;
+    refused(update, Code::InvalidArgument, "\"resources\"");
 }

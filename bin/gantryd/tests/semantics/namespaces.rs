@@ -78,6 +78,7 @@ async fn an_update_replaces_all_labels_or_those_its_mask_names() {
     assert_eq!(code(update(&wire, TEST, &[("long", &long)], &[]).await), Code::Unknown);
     assert_eq!(code(update(&wire, TEST, &[("long", &long)], &["labels.long"]).await), Code::Unknown);
     assert_eq!(get(&wire, TEST).await, pairs(&[("c", "3")]));
+    assert_eq!(code(create(&wire, "new", &[("long", &long)]).await), Code::InvalidArgument);
 }
 
 #[tokio::test]

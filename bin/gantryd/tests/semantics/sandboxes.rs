@@ -1,0 +1,79 @@
+//! The store of sandboxes, which 1.6 does not have.
+
+use gantry_api::containerd::services::namespaces::v1::DeleteNamespaceRequest;
+use gantry_api::containerd::services::sandbox::v1::store_client::StoreClient;
+use gantry_api::containerd::services::sandbox::v1::{
+    StoreCreateRequest, StoreGetRequest, StoreListRequest, StoreUpdateRequest,
+};
+use gantry_api::containerd::types::Sandbox;
+use gantry_api::containerd::types::sandbox::Runtime;
+use gantry_testkit::root;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::subscription::Subscription;
+use crate::support::{TEST, Wire, code, in_test, is_there, pairs, refused};
+
+fn store(wire: &Wire) -> StoreClient<Channel> {
+    StoreClient::new(wire.channel.clone())
+}
+
+async fn create(wire: &Wire, id: &str, labels: &[(&str, &str)]) -> Result<(), Status> {
+    let sandbox = Sandbox {
+        sandbox_id: id.into(),
+        runtime: Some(Runtime { name: "io.containerd.runc.v2".into(), options: None }),
+        labels: pairs(labels),
+        ..Default::default()
+    };
+    store(wire).create(in_test(StoreCreateRequest { sandbox: Some(sandbox) })).await.map(drop)
+}
+
+#[tokio::test]
+async fn labels_are_not_checked_and_nothing_is_told() {
+    root!();
+    let wire = Wire::start();
+    if !wire.since_2() {
+        return;
+    }
+    let mut seen = Subscription::start(&wire, &[]).await;
+    create(&wire, "s", &[("long", &"x".repeat(5000)), ("empty", "")]).await.unwrap();
+    for id in ["", "a--b", "a_", &"i".repeat(77)] {
+        assert_eq!(code(create(&wire, id, &[]).await), Code::InvalidArgument, "{id:?}");
+    }
+    let request = StoreListRequest { filters: vec!["a/b==c".into()] };
+    assert_eq!(code(store(&wire).list(in_test(request)).await), Code::InvalidArgument);
+    assert_eq!(seen.topics(&wire).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn they_go_with_their_namespace() {
+    root!();
+    let wire = Wire::start();
+    if !wire.since_2() {
+        return;
+    }
+    create(&wire, "s", &[]).await.unwrap();
+    let get = || in_test(StoreGetRequest { sandbox_id: "s".into() });
+    assert!(is_there(store(&wire).get(get()).await));
+    wire.namespaces().delete(DeleteNamespaceRequest { name: TEST.into() }).await.unwrap();
+    assert!(!is_there(store(&wire).get(get()).await));
+}
+
+#[tokio::test]
+async fn an_absent_sandbox_or_runtime_is_named() {
+    root!();
+    let wire = Wire::start();
+    if wire.daemon.program().is_containerd() {
+        return; // The current one ends there.
+    }
+    let mut store = store(&wire);
+    let invalid = Code::InvalidArgument;
+    refused(store.create(in_test(StoreCreateRequest::default())).await, invalid, "\"sandbox\"");
+    refused(store.update(in_test(StoreUpdateRequest::default())).await, invalid, "\"sandbox\"");
+    let bare = || Some(Sandbox { sandbox_id: "s".into(), ..Default::default() });
+    let request = StoreCreateRequest { sandbox: bare() };
+    refused(store.create(in_test(request)).await, invalid, "\"sandbox.runtime\"");
+    create(&wire, "s", &[]).await.unwrap();
+    let request = StoreUpdateRequest { sandbox: bare(), ..Default::default() };
+    refused(store.update(in_test(request)).await, invalid, "\"sandbox.runtime\"");
+}
