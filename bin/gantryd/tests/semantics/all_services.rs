@@ -3,7 +3,7 @@
 use gantry_api::containerd::services::containers::v1::{
     CreateContainerRequest, GetContainerRequest, ListContainersRequest,
 };
-use gantry_api::containerd::services::content::v1::InfoRequest;
+use gantry_api::containerd::services::content::v1::{Info, InfoRequest, UpdateRequest};
 use gantry_api::containerd::services::images::v1::{CreateImageRequest, GetImageRequest, ListImagesRequest};
 use gantry_api::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use gantry_api::containerd::services::leases::v1::ListRequest;
@@ -154,6 +154,10 @@ async fn labels_have_a_length_and_a_key_and_are_not_stored_empty() {
     };
     assert_eq!(code(wire.images().create(in_test(image(&[("key", &long)]))).await), invalid);
     assert_eq!(code(wire.prepare("native", "k", "", &[("key", &long)]).await), invalid);
+    let digest = wire.blob("hello", &[]).await;
+    let info = Some(Info { digest, labels: pairs(&[("key", &long)]), ..Default::default() });
+    let request = UpdateRequest { info, update_mask: None };
+    assert_eq!(code(wire.content().update(in_test(request)).await), invalid);
     wire.lease("leases do not check", &[("key", &long)]).await;
     assert_eq!(code(create_container(&wire, "d", &[("", "value")]).await), Code::Unknown);
     assert_eq!(code(wire.images().create(in_test(image(&[("", "value")]))).await), Code::Unknown);

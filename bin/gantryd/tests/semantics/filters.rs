@@ -3,6 +3,8 @@
 use gantry_api::containerd::services::containers::v1::ListContainersRequest;
 use gantry_api::containerd::services::content::v1::{ListContentRequest, ListStatusesRequest};
 use gantry_api::containerd::services::images::v1::{CreateImageRequest, Image, ListImagesRequest};
+use gantry_api::containerd::services::introspection::v1::PluginsRequest;
+use gantry_api::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use gantry_api::containerd::services::leases::v1::ListRequest;
 use gantry_api::containerd::services::snapshots::v1::{ListSnapshotsRequest, ViewSnapshotRequest};
 use gantry_api::containerd::types::Descriptor;
@@ -175,6 +177,9 @@ async fn a_bad_filter_fails_every_list() {
     // 1.6 has no code for this one, as for a missing namespace.
     let of_snapshots = if wire.since_2() { invalid } else { Code::Unknown };
     assert_eq!(code(snapshots(&wire, "a/b==c").await), of_snapshots);
+    let request = PluginsRequest { filters: bad() };
+    let mut introspection = IntrospectionClient::new(wire.channel.clone());
+    assert_eq!(code(introspection.plugins(in_test(request)).await), invalid);
     let request = gantry_api::containerd::services::tasks::v1::MetricsRequest { filters: bad() };
     assert_eq!(code(wire.tasks().metrics(in_test(request)).await), Code::Unknown);
 }
