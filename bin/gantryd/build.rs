@@ -5,7 +5,12 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=../../.git/HEAD");
+    // The first says which branch this is, the second changes with each commit on it.
+    for file in ["../../.git/HEAD", "../../.git/logs/HEAD"] {
+        if std::path::Path::new(file).exists() {
+            println!("cargo::rerun-if-changed={file}");
+        }
+    }
     println!("cargo::rerun-if-env-changed=GANTRY_REVISION");
     let given = std::env::var("GANTRY_REVISION").ok();
     let revision = given.or_else(|| {

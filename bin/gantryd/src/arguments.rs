@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 
 /// gantryd: a container daemon that speaks containerd's protocols.
 #[derive(Debug, Parser)]
-#[command(name = "gantryd", version = VERSION_LINE, disable_help_subcommand = true)]
+#[command(name = "gantryd", version = VERSION_LINE, disable_help_subcommand = true, disable_version_flag = true)]
 pub(crate) struct Arguments {
     /// Path of the configuration file.
     #[arg(short, long, global = true)]
@@ -27,6 +27,10 @@ pub(crate) struct Arguments {
     /// Directory of what a reboot may take.
     #[arg(long, global = true)]
     pub(crate) state: Option<PathBuf>,
+    /// Print the version.
+    // Source: the original's flag is a small letter.
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
