@@ -50,7 +50,8 @@ pub(crate) async fn run(client: &Client, flags: Flags) -> Result<i32> {
     loop {
         tokio::select! {
             ended = &mut ended => {
-                // What it said last.
+                // What it said last may still be on its way through the shim.
+                tokio::time::sleep(LOOK_EVERY).await;
                 log.copy().await?;
                 return match ended {
                     Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
