@@ -10,7 +10,7 @@ use crate::{any, timestamp};
 
 /// Worded as containerd's store does. Source: observed answers.
 fn container_id(text: String) -> Result<ContainerId> {
-    validate_identifier(&text).context("container.ID").context("create container failed validation")?;
+    validate_identifier(&text).context("container.ID")?;
     ContainerId::parse(text)
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gantry_api::containerd::services::containers::v1 as pb;
+use gantry_core::ResultExt as _;
 use gantry_core::containers::ContainerStore;
 use tonic::{Request, Response, Status};
 
@@ -66,7 +67,9 @@ impl pb::containers_server::Containers for GrpcContainers {
         req: Request<pb::CreateContainerRequest>,
     ) -> Result<Response<pb::CreateContainerResponse>, Status> {
         let (cx, req) = open(req)?;
-        let new = container_from_proto(req.container).map_err(to_status)?;
+        // Source: observed answers, for the words.
+        let new = container_from_proto(req.container).context("create container failed validation");
+        let new = new.map_err(to_status)?;
         let inner = Arc::clone(&self.inner);
         let made = self.jobs.detached(async move { inner.create(&cx, new).await }).await?;
         answer(pb::CreateContainerResponse { container: Some(container_to_proto(made)) })
