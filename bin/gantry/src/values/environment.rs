@@ -1,23 +1,55 @@
-//! Files with environments.
+//! Environments, from flags and from files.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
 
 use gantry_core::{Error, Result, ResultExt as _};
 
 /// An environment's file is read whole.
 const MAX_ENV_FILE_BYTES: u64 = 1 << 20;
 
+/// The environment of a process.
+#[derive(Args)]
+pub(crate) struct EnvFlags {
+    /// KEY=VALUE to set, KEY to unset
+    #[arg(long, short = 'e', value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// A file of KEY=VALUE lines
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+}
+
+impl EnvFlags {
+    /// What the files say, then what the flags say, which wins.
+    ///
+    /// # Errors
+    /// Those of a file that cannot be read or is none.
+    pub(crate) fn read(&self) -> Result<Vec<String>> {
+        let mut env = Vec::new();
+        for file in &self.env_file {
+            env.extend(read(file)?);
+        }
+        env.extend(self.env.iter().cloned());
+        Ok(env)
+    }
+}
+
 /// Reads a file of `KEY=value` lines; empty ones and those that begin with `#` do not count.
 ///
 /// # Errors
 /// Those of reading it; `InvalidArgument` naming the line that is none.
-pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
+fn read(path: &Path) -> Result<Vec<String>> {
     let step = || format!("environment file {}", path.display());
-    if std::fs::metadata(path).with_context(step)?.len() > MAX_ENV_FILE_BYTES {
+    let mut bytes = Vec::new();
+    let file = File::open(path).with_context(step)?;
+    file.take(MAX_ENV_FILE_BYTES + 1).read_to_end(&mut bytes).with_context(step)?;
+    if bytes.len() as u64 > MAX_ENV_FILE_BYTES {
         let why = format!("longer than {MAX_ENV_FILE_BYTES} bytes");
         return Err(Error::invalid_argument(why).context(step()));
     }
-    let bytes = std::fs::read(path).with_context(step)?;
     let text = String::from_utf8(bytes).map_err(|_| Error::invalid_argument("no UTF-8").context(step()))?;
     env_lines(&text).with_context(step)
 }

@@ -1,7 +1,5 @@
 //! `gantry exec`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use gantry_client::{Client, IoRequest};
 use gantry_core::{ErrorKind, ExecId};
@@ -10,7 +8,7 @@ use gantry_oci::spec::ExecOptions;
 use crate::failure::Result;
 use crate::foreground::{self, Stdio};
 use crate::signals::Signals;
-use crate::values::environment;
+use crate::values::environment::EnvFlags;
 use crate::verbs::run::missing_program;
 use crate::verbs::{container, task};
 
@@ -22,12 +20,8 @@ pub(crate) struct Flags {
     /// Do not wait for the process; its output goes nowhere
     #[arg(long, short = 'd', conflicts_with_all = ["tty", "interactive"])]
     detach: bool,
-    /// KEY=VALUE to set, KEY to unset
-    #[arg(long, short = 'e', value_name = "KEY=VALUE")]
-    env: Vec<String>,
-    /// A file of KEY=VALUE lines
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    env: EnvFlags,
     /// Where the process starts; the container's directory by default
     #[arg(long, short = 'w', visible_alias = "workdir", value_name = "DIR")]
     cwd: Option<String>,
@@ -47,11 +41,7 @@ pub(crate) struct Flags {
 pub(crate) async fn run(client: &Client, flags: Flags) -> Result<i32> {
     flags.stdio.check()?;
     let task = task(&container(client, &flags.id).await?).await?;
-    let mut env = Vec::new();
-    for file in &flags.env_file {
-        env.extend(environment::read(file)?);
-    }
-    env.extend(flags.env);
+    let env = flags.env.read()?;
     let options = ExecOptions {
         args: flags.command.clone(),
         env,

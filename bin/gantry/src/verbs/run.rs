@@ -15,7 +15,8 @@ use crate::foreground::{self, Stdio, interrupted};
 use crate::progress::Lines;
 use crate::pulling::{PullPolicy, Pulling, RegistryFlags};
 use crate::signals::{Signals, asks_to_end};
-use crate::values::{environment, mounts, pairs, sizes};
+use crate::values::environment::EnvFlags;
+use crate::values::{mounts, pairs, sizes};
 use crate::verbs::rm::remove_all;
 use crate::{log_file, output};
 
@@ -66,12 +67,8 @@ pub(crate) struct Flags {
 /// What its process is like.
 #[derive(Args)]
 struct ProcessFlags {
-    /// KEY=VALUE to set, KEY to unset
-    #[arg(long, short = 'e', value_name = "KEY=VALUE")]
-    env: Vec<String>,
-    /// A file of KEY=VALUE lines
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    env: EnvFlags,
     /// Where the process starts; the image's directory by default
     #[arg(long, short = 'w', visible_alias = "workdir", value_name = "DIR")]
     cwd: Option<String>,
@@ -111,11 +108,7 @@ struct IsolationFlags {
 
 impl Flags {
     fn spec(&self) -> Result<SpecOptions> {
-        let mut env = Vec::new();
-        for file in &self.process.env_file {
-            env.extend(environment::read(file)?);
-        }
-        env.extend(self.process.env.iter().cloned());
+        let env = self.process.env.read()?;
         let cpu = match self.isolation.cpus {
             Some(cpus) => Cpu::default().with_cpus(cpus)?,
             None => Cpu::default(),
