@@ -14,7 +14,7 @@ use gantry_core::{Result, ResultExt};
 use gantry_store::{Reading, Writing, params};
 
 use crate::database::Inner;
-use crate::snapshot_records::COMMITTED;
+use crate::snapshot_records::{COMMITTED, number_at};
 
 /// A snapshot by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,27 +47,30 @@ impl Inner {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<Recovery> {
         let mut recovery = Recovery::default();
         let last = |db: &Reading<'_>| {
-            db.one("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'", [], |row| row.get::<i64>(0))
+            let sql = "SELECT max(seq) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'snapshots' \
+                       UNION ALL SELECT max(directory) FROM snapshots)";
+            db.one(sql, [], |row| row.get::<Option<i64>>(0))
         };
-        let mut highest = self.store.read(last).await?.unwrap_or(0);
+        let mut highest = self.store.read(last).await?.flatten().unwrap_or(0);
         for (name, driver) in &self.drivers {
             let (name, driver) = (name.clone(), Arc::clone(driver));
             let on_disk =
                 self.directories(&driver).await.with_context(|| format!("list snapshots of {name}"))?;
-            highest = highest.max(on_disk.last().copied().unwrap_or(0));
+            let last = on_disk.last().copied().and_then(|last| i64::try_from(last).ok());
+            highest = highest.max(last.unwrap_or(0));
             let mut recorded = self.recorded(name.clone()).await?;
             let mut orphans = Vec::new();
-            for id in on_disk {
-                if recorded.remove(&id).is_none() {
-                    orphans.push(id);
+            for directory in on_disk {
+                if recorded.remove(&directory).is_none() {
+                    orphans.push(directory);
                 }
             }
             recovery.missing.extend(recorded.into_values());
-            for id in orphans {
-                if self.retire(&name, id).await {
+            for directory in orphans {
+                if self.retire(&name, directory).await {
                     recovery.orphans += 1;
                 } else {
-                    self.garbage.add_directory(&name, id);
+                    self.garbage.add_directory(&name, directory);
                 }
             }
             // What an earlier run had retired but not deleted.
@@ -86,24 +89,24 @@ impl Inner {
         Ok(recovery)
     }
 
-    async fn directories(&self, driver: &Arc<dyn SnapshotDriver>) -> Result<BTreeSet<i64>> {
+    async fn directories(&self, driver: &Arc<dyn SnapshotDriver>) -> Result<BTreeSet<u64>> {
         let driver = Arc::clone(driver);
         let ids = self.blocking(move || driver.ids()).await?;
         // Beyond what the database can count is no directory of ours.
-        Ok(ids.into_iter().filter_map(|id| i64::try_from(id).ok()).filter(|id| *id < i64::MAX).collect())
+        Ok(ids.into_iter().filter(|id| *id < i64::MAX.unsigned_abs()).collect())
     }
 
-    async fn recorded(&self, snapshotter: String) -> Result<HashMap<i64, SnapshotName>> {
+    async fn recorded(&self, snapshotter: String) -> Result<HashMap<u64, SnapshotName>> {
         let read = move |db: &Reading<'_>| {
             let mut found = HashMap::new();
-            let sql = "SELECT id, namespace, key FROM snapshots WHERE snapshotter = ?1";
+            let sql = "SELECT directory, namespace, key FROM snapshots WHERE snapshotter = ?1";
             db.each(sql, params![snapshotter], |row| {
                 let name = SnapshotName {
                     snapshotter: snapshotter.clone(),
                     namespace: row.get(1)?,
                     key: row.get(2)?,
                 };
-                found.insert(row.get(0)?, name);
+                found.insert(number_at(row, 0)?, name);
                 Ok(())
             })?;
             Ok(found)
@@ -157,13 +160,13 @@ impl Inner {
         loop {
             let (boot, from) = (self.store.boot().id.clone(), after);
             let next = move |db: &Reading<'_>| {
-                let sql = "SELECT id, snapshotter FROM snapshots WHERE unsynced = 1 AND kind = ?1 AND boot_id = ?2 \
+                let sql = "SELECT id, snapshotter, directory FROM snapshots WHERE unsynced = 1 AND kind = ?1 AND boot_id = ?2 \
                            AND id > ?3 ORDER BY id LIMIT 1";
                 db.one(sql, params![COMMITTED, boot, from], |row| {
-                    Ok((row.get::<i64>(0)?, row.get::<String>(1)?))
+                    Ok((row.get::<i64>(0)?, row.get::<String>(1)?, number_at(row, 2)?))
                 })
             };
-            let (id, snapshotter) = match self.store.read(next).await {
+            let (id, snapshotter, directory) = match self.store.read(next).await {
                 Ok(Some(next)) => next,
                 Ok(None) => return self.nothing_unsynced().await,
                 Err(error) => {
@@ -175,18 +178,17 @@ impl Inner {
             if Instant::now() >= end {
                 return false;
             }
-            match tokio::time::timeout_at(end.into(), self.sync_one(id, &snapshotter)).await {
+            match tokio::time::timeout_at(end.into(), self.sync_one(id, &snapshotter, directory)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(id, snapshotter, %error, "sync a snapshot"),
+                Ok(Err(error)) => tracing::warn!(directory, snapshotter, %error, "sync a snapshot"),
                 // The driver goes on by itself, and its record says unsynced.
                 Err(_) => return false,
             }
         }
     }
 
-    async fn sync_one(&self, id: i64, snapshotter: &str) -> Result<()> {
+    async fn sync_one(&self, id: i64, snapshotter: &str, directory: u64) -> Result<()> {
         let Some(driver) = self.drivers.get(snapshotter).map(Arc::clone) else { return Ok(()) };
-        let Ok(directory) = u64::try_from(id) else { return Ok(()) };
         self.blocking(move || driver.sync(directory)).await?;
         let write = move |db: &Writing<'_>| {
             db.execute("UPDATE snapshots SET unsynced = 0 WHERE id = ?1", params![id]).map(drop)

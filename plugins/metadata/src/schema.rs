@@ -3,7 +3,18 @@
 use gantry_store::Migration;
 
 /// Every step of the schema, oldest first. A step that was released is never changed.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration { name: "first tables", sql: FIRST }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "first tables", sql: FIRST },
+    Migration { name: "directories of snapshots", sql: SNAPSHOT_DIRECTORIES },
+];
+
+/// A snapshot's directory has a number of its own: those that another program made are numbered by each snapshotter, and ids
+/// are one sequence for all of them.
+const SNAPSHOT_DIRECTORIES: &str = "
+ALTER TABLE snapshots ADD COLUMN directory INTEGER NOT NULL DEFAULT 0;
+UPDATE snapshots SET directory = id;
+CREATE UNIQUE INDEX snapshots_directory ON snapshots (snapshotter, directory);
+";
 
 /// Times are text, `seconds.nanoseconds` since the epoch: exact for every time a client may send. Keys compare by bytes.
 ///
@@ -125,3 +136,34 @@ CREATE TRIGGER sandboxes_gone AFTER DELETE ON sandboxes BEGIN
     DELETE FROM labels WHERE kind = 7 AND owner = OLD.id;
     DELETE FROM extensions WHERE kind = 7 AND owner = OLD.id; END;
 ";
+
+#[cfg(test)]
+mod tests {
+    use gantry_store::{Store, StoreOptions, params};
+
+    use super::MIGRATIONS;
+
+    #[tokio::test]
+    async fn snapshots_of_the_first_schema_keep_their_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let store = Store::open(StoreOptions::new(&path, &MIGRATIONS[..1])).unwrap();
+        let sql =
+            "INSERT INTO snapshots VALUES (?1, ?2, 'n', 'k', NULL, 1, '0.0', '0.0', NULL, NULL, 'b', 1)";
+        for (id, snapshotter) in [(3, "overlayfs"), (7, "native")] {
+            store.write(move |db| db.execute(sql, params![id, snapshotter]).map(drop)).await.unwrap();
+        }
+        store.close(true).await.unwrap();
+        let store = Store::open(StoreOptions::new(&path, MIGRATIONS)).unwrap();
+        let read = "SELECT id, directory FROM snapshots ORDER BY id";
+        let found =
+            store.read(move |db| db.all(read, [], |row| Ok((row.get(0)?, row.get(1)?)))).await.unwrap();
+        assert_eq!(found, [(3_i64, 3_i64), (7, 7)]);
+        // Two snapshotters may both have a directory 3; one may not have it twice.
+        let new =
+            "INSERT INTO snapshots VALUES (?1, ?2, 'n', 'l', NULL, 1, '0.0', '0.0', NULL, NULL, 'b', 1, 3)";
+        store.write(move |db| db.execute(new, params![8, "native"]).map(drop)).await.unwrap();
+        store.write(move |db| db.execute(new, params![9, "overlayfs"]).map(drop)).await.unwrap_err();
+        store.close(true).await.unwrap();
+    }
+}

@@ -39,15 +39,17 @@ pub(crate) struct Space {
 /// A row.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    /// Its directory.
     pub(crate) id: i64,
-    /// Its parent's directory.
+    /// The number that its snapshotter's driver knows it by. Often its id, but not for what was taken over.
+    pub(crate) directory: u64,
+    /// Its parent's id.
     pub(crate) parent: Option<i64>,
     pub(crate) info: SnapshotInfo,
 }
 
 /// A row to be inserted.
 pub(crate) struct NewRecord<'r> {
+    /// Its id. A new row's directory has the same number.
     pub(crate) id: i64,
     pub(crate) key: &'r SnapshotKey,
     pub(crate) parent: Option<i64>,
@@ -56,7 +58,7 @@ pub(crate) struct NewRecord<'r> {
     pub(crate) boot_id: &'r str,
 }
 
-const COLUMNS: &str = "s.id, s.parent, s.key, p.key, s.kind, s.created_at, s.updated_at";
+const COLUMNS: &str = "s.id, s.parent, s.key, p.key, s.kind, s.created_at, s.updated_at, s.directory";
 const FROM: &str = "FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent";
 
 fn from_row(db: &Reading<'_>, row: &Row<'_>) -> Result<Record> {
@@ -69,7 +71,7 @@ fn from_row(db: &Reading<'_>, row: &Row<'_>) -> Result<Record> {
         updated_at: time_at(row, 6)?,
         labels: labels::load(db, Owner::Snapshot, id)?,
     };
-    Ok(Record { id, parent: row.get(1)?, info })
+    Ok(Record { id, directory: number_at(row, 7)?, parent: row.get(1)?, info })
 }
 
 /// The row of `key`, if there is one.
@@ -104,26 +106,27 @@ pub(crate) fn page(db: &Reading<'_>, space: &Space, after: &str, limit: usize) -
     })
 }
 
-/// A directory with those of its parents, nearest first.
+/// The directories of a row and of its parents, nearest first.
 pub(crate) fn chain(db: &Reading<'_>, first: Option<i64>) -> Result<Vec<u64>> {
-    let sql = "WITH RECURSIVE chain (id, parent, depth) AS (
-                   SELECT id, parent, 0 FROM snapshots WHERE id = ?1
+    let sql = "WITH RECURSIVE chain (parent, directory, depth) AS (
+                   SELECT parent, directory, 0 FROM snapshots WHERE id = ?1
                    UNION ALL
-                   SELECT s.id, s.parent, depth + 1 FROM chain c JOIN snapshots s ON s.id = c.parent
-               ) SELECT id FROM chain ORDER BY depth";
-    db.all(sql, params![first], |row| directory(row.get(0)?))
+                   SELECT s.parent, s.directory, depth + 1 FROM chain c JOIN snapshots s ON s.id = c.parent
+               ) SELECT directory FROM chain ORDER BY depth";
+    db.all(sql, params![first], |row| number_at(row, 0))
 }
 
-/// A row's id as drivers count directories.
-pub(crate) fn directory(id: i64) -> Result<u64> {
-    u64::try_from(id).map_err(|_| Error::internal(format!("stored snapshot id {id}")))
+/// A directory's number.
+pub(crate) fn number_at(row: &Row<'_>, index: usize) -> Result<u64> {
+    let number: i64 = row.get(index)?;
+    u64::try_from(number).map_err(|_| Error::internal(format!("stored snapshot directory {number}")))
 }
 
 pub(crate) fn insert(db: &Writing<'_>, space: &Space, new: &NewRecord<'_>) -> Result<()> {
     let now = time_to_text(SystemTime::now());
     db.insert(
-        "INSERT INTO snapshots (id, snapshotter, namespace, key, parent, kind, created_at, updated_at, boot_id, unsynced) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 1)",
+        "INSERT INTO snapshots (id, snapshotter, namespace, key, parent, kind, created_at, updated_at, boot_id, unsynced, \
+         directory) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 1, ?1)",
         params![
             new.id,
             space.snapshotter,

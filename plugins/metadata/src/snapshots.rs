@@ -108,12 +108,9 @@ impl MetadataSnapshotter {
             Plan::Free(parents) => parents,
         };
         let id = self.inner.next_snapshot.fetch_add(1, Ordering::SeqCst);
-        let directory = DriverSnapshot {
-            id: records::directory(id)?,
-            kind,
-            parents: parents.clone(),
-            labels: new_labels.clone(),
-        };
+        let number = u64::try_from(id).map_err(|_| Error::internal("a snapshot's number"))?;
+        let directory =
+            DriverSnapshot { id: number, kind, parents: parents.clone(), labels: new_labels.clone() };
         let made = move |driver: &dyn SnapshotDriver| {
             driver.create(&directory)?;
             match driver.mounts(&directory) {
@@ -127,26 +124,24 @@ impl MetadataSnapshotter {
         let mounts = self.drive(made).await?;
         let boot_id = self.inner.store.boot().id.clone();
         let resource = self.resource();
-        let parent = parents.first().copied().map(i64::try_from).transpose();
-        let parent = parent.map_err(|_| Error::internal("a parent's directory number"))?;
         let write = move |db: &Writing<'_>| {
             namespaces::ensure(db, &space.namespace)?;
             leases::add_to_lease(db, &cx, &resource, key.as_str())?;
             if records::find(db, &space, key.as_str())?.is_some() {
                 return Err(taken(key.as_str()));
             }
+            let parent = parent_key.as_ref().map(|parent| records::parent(db, &space, parent)).transpose()?;
             // The parent may have gone, or come anew, since its chain was read.
-            if let Some(parent_key) = &parent_key
-                && Some(records::parent(db, &space, parent_key)?.id) != parent
-            {
+            if parent.as_ref().map(|parent| parent.directory) != parents.first().copied() {
                 return Err(Error::not_found(format!("parent snapshot {parent_key:?} was replaced")));
             }
+            let parent = parent.map(|parent| parent.id);
             let record = NewRecord { id, key: &key, parent, kind, labels: &new_labels, boot_id: &boot_id };
             records::insert(db, &space, &record)
         };
         if let Err(error) = self.inner.change(write).await {
-            if !self.inner.retire(&self.name, id).await {
-                self.inner.garbage.add_directory(&self.name, id);
+            if !self.inner.retire(&self.name, number).await {
+                self.inner.garbage.add_directory(&self.name, number);
             }
             return Err(error);
         }
@@ -162,7 +157,7 @@ impl MetadataSnapshotter {
             let rebase = rebase.clone();
             move |db: &Reading<'_>| plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())
         };
-        let (active, new_parents) = match self.inner.store.read(read).await? {
+        let CommitPlan { active, parents: new_parents, .. } = match self.inner.store.read(read).await? {
             Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
             Plan::Free(plan) => plan,
         };
@@ -182,15 +177,13 @@ impl MetadataSnapshotter {
         self.drive(move |driver| driver.commit(&directory, &parents)).await?;
         let boot_id = self.inner.store.boot().id.clone();
         let resource = self.resource();
-        let parent = new_parents.first().copied().map(i64::try_from).transpose();
-        let parent = parent.map_err(|_| Error::internal("a parent's directory number"))?;
         let write = move |db: &Writing<'_>| {
             // Looked at anew: others may have come in between.
-            match plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())? {
+            let parent = match plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())? {
                 Plan::Taken(_, error) => return Err(error),
-                Plan::Free((id, parents)) if id == active && parents == new_parents => {}
+                Plan::Free(now) if now.active == active && now.parents == new_parents => now.parent,
                 Plan::Free(_) => return Err(Error::not_found(format!("snapshot {key:?} was replaced"))),
-            }
+            };
             let record = NewRecord {
                 id: active,
                 key: &name,
@@ -218,12 +211,12 @@ impl MetadataSnapshotter {
             }
             db.execute("DELETE FROM snapshots WHERE id = ?1", params![record.id])?;
             leases::drop_from_lease(db, &cx, &resource, key.as_str())?;
-            Ok(record.id)
+            Ok(record.directory)
         };
-        let id = self.inner.delete(write).await?;
+        let directory = self.inner.delete(write).await?;
         // The record is gone, and so is the snapshot; what fails from here on is tried again by the next collection.
-        if !self.inner.retire(&self.name, id).await {
-            self.inner.garbage.add_directory(&self.name, id);
+        if !self.inner.retire(&self.name, directory).await {
+            self.inner.garbage.add_directory(&self.name, directory);
         }
         Ok(())
     }
@@ -252,7 +245,17 @@ fn plan_new(
     records::chain(db, parent.map(|parent| parent.id)).map(Plan::Free)
 }
 
-/// Looks at what a commit needs: the directory, and the parents that it will have.
+/// What a commit starts from.
+struct CommitPlan {
+    /// The active snapshot's id.
+    active: i64,
+    /// The id of the parent that it will have.
+    parent: Option<i64>,
+    /// The directories of the parents that it will have, nearest first.
+    parents: Vec<u64>,
+}
+
+/// Looks at what a commit needs: the active snapshot, and the parents that it will have.
 fn plan_commit(
     db: &Reading<'_>,
     cx: &Context,
@@ -260,7 +263,7 @@ fn plan_commit(
     name: &SnapshotKey,
     key: &SnapshotKey,
     rebase: Option<&SnapshotKey>,
-) -> Result<Plan<(i64, Vec<u64>)>> {
+) -> Result<Plan<CommitPlan>> {
     leases::check(db, cx)?;
     if records::find(db, space, name.as_str())?.is_some() {
         return Ok(Plan::Taken(name.as_str().to_owned(), taken(name.as_str())));
@@ -276,12 +279,12 @@ fn plan_commit(
         (None, Some(rebase)) => Some(records::parent(db, space, rebase)?.id),
         (parent, _) => parent,
     };
-    Ok(Plan::Free((active.id, records::chain(db, parent)?)))
+    Ok(Plan::Free(CommitPlan { active: active.id, parent, parents: records::chain(db, parent)? }))
 }
 
 fn driver_snapshot(db: &Reading<'_>, record: &Record) -> Result<DriverSnapshot> {
     Ok(DriverSnapshot {
-        id: records::directory(record.id)?,
+        id: record.directory,
         kind: record.info.kind,
         parents: records::chain(db, record.parent)?,
         labels: record.info.labels.clone(),
@@ -368,7 +371,7 @@ impl Snapshotter for MetadataSnapshotter {
         if let Some(known) = known {
             return Ok(known);
         }
-        let directory = records::directory(record.id)?;
+        let directory = record.directory;
         let usage = self.drive(move |driver| driver.usage(directory)).await?;
         if record.info.kind == SnapshotKind::Committed {
             // It cannot change any more, and walking it is slow.

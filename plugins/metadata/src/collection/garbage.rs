@@ -21,7 +21,7 @@ struct Waiting {
     blobs: BTreeSet<String>,
     ingests: BTreeSet<String>,
     /// Snapshotter and directory.
-    directories: BTreeSet<(String, i64)>,
+    directories: BTreeSet<(String, u64)>,
 }
 
 /// More than this is not remembered one by one: everything is looked at instead.
@@ -64,8 +64,8 @@ impl Garbage {
     }
 
     /// This directory is without record.
-    pub(crate) fn add_directory(&self, snapshotter: &str, id: i64) {
-        self.waiting().directories.insert((snapshotter.to_owned(), id));
+    pub(crate) fn add_directory(&self, snapshotter: &str, directory: u64) {
+        self.waiting().directories.insert((snapshotter.to_owned(), directory));
     }
 
     fn take(&self) -> Waiting {
@@ -86,9 +86,9 @@ impl Inner {
     pub(crate) async fn remove_garbage(self: &Arc<Self>) {
         let waiting = self.garbage.take();
         let mut left = Waiting::default();
-        for (snapshotter, id) in waiting.directories {
-            if !self.retire(&snapshotter, id).await {
-                left.directories.insert((snapshotter, id));
+        for (snapshotter, directory) in waiting.directories {
+            if !self.retire(&snapshotter, directory).await {
+                left.directories.insert((snapshotter, directory));
             }
         }
         let (mut blobs, mut ingests) = (waiting.blobs, waiting.ingests);
@@ -114,16 +114,15 @@ impl Inner {
     }
 
     /// Takes a directory out of the way and has it deleted in the background; false if that failed.
-    pub(crate) async fn retire(self: &Arc<Self>, snapshotter: &str, id: i64) -> bool {
+    pub(crate) async fn retire(self: &Arc<Self>, snapshotter: &str, directory: u64) -> bool {
         let Some(driver) = self.drivers.get(snapshotter).map(Arc::clone) else { return false };
-        let Ok(directory) = u64::try_from(id) else { return true };
         match self.blocking(move || driver.retire(directory)).await {
             Ok(()) => {
                 self.purge(snapshotter);
                 true
             }
             Err(error) => {
-                tracing::warn!(snapshotter, id, %error, "retire a snapshot's directory");
+                tracing::warn!(snapshotter, directory, %error, "retire a snapshot's directory");
                 false
             }
         }

@@ -167,10 +167,10 @@ impl Inner {
                 stats.ingests += 1;
                 self.garbage.add_ingest(&backend_ref);
             }
-            Removed::Snapshot { snapshotter, namespace, key, id } => {
+            Removed::Snapshot { snapshotter, namespace, key, directory } => {
                 stats.snapshots += 1;
                 tracing::debug!(namespace, snapshotter, key, "collected a snapshot");
-                self.garbage.add_directory(&snapshotter, id);
+                self.garbage.add_directory(&snapshotter, directory);
                 self.tell(&namespace, Event::SnapshotRemove { key, snapshotter }).await;
             }
         }

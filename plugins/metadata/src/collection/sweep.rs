@@ -5,6 +5,7 @@ use gantry_store::{Reading, Writing, params};
 
 use super::changes::Recorder;
 use super::mark::{Marker, Node, NodeKind, ids};
+use crate::snapshot_records::number_at;
 
 /// How many rows a transaction deletes at most, so that other writes need not wait long.
 pub(crate) const MAX_BATCH: usize = 500;
@@ -16,7 +17,7 @@ pub(crate) enum Removed {
     Image { namespace: String, name: String },
     Blob { digest: String },
     Ingest { backend_ref: String },
-    Snapshot { snapshotter: String, namespace: String, key: String, id: i64 },
+    Snapshot { snapshotter: String, namespace: String, key: String, directory: u64 },
 }
 
 /// What one transaction did.
@@ -93,12 +94,12 @@ fn describe(db: &Reading<'_>, node: Node) -> Result<Option<Removed>> {
             Ok(Removed::Ingest { backend_ref: row.get(0)? })
         }),
         NodeKind::Snapshot => {
-            db.one("SELECT snapshotter, namespace, key FROM snapshots WHERE id = ?1", id, |row| {
+            db.one("SELECT snapshotter, namespace, key, directory FROM snapshots WHERE id = ?1", id, |row| {
                 Ok(Removed::Snapshot {
                     snapshotter: row.get(0)?,
                     namespace: row.get(1)?,
                     key: row.get(2)?,
-                    id: node.id,
+                    directory: number_at(row, 3)?,
                 })
             })
         }

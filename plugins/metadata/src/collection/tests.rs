@@ -32,8 +32,7 @@ impl Tables {
     }
 
     async fn snapshot(&self, id: i64, key: &'static str, parent: Option<i64>) {
-        let sql =
-            "INSERT INTO snapshots VALUES (?1, 's', 'n', ?2, ?3, 1, '0.0', '0.0', NULL, NULL, 'boot', 1)";
+        let sql = "INSERT INTO snapshots VALUES (?1, 's', 'n', ?2, ?3, 1, '0.0', '0.0', NULL, NULL, 'boot', 1, ?1 + 100)";
         self.run(sql, (id, key, parent)).await;
     }
 
