@@ -72,6 +72,7 @@ pub struct DaemonOptions {
     program: Program,
     dir: Option<PathBuf>,
     root: Option<PathBuf>,
+    log_level: &'static str,
     config: String,
     path: Option<OsString>,
     env: Vec<(String, String)>,
@@ -81,7 +82,15 @@ impl DaemonOptions {
     /// `program` on directories of its own.
     #[must_use]
     pub fn new(program: Program) -> DaemonOptions {
-        DaemonOptions { program, dir: None, root: None, config: String::new(), path: None, env: Vec::new() }
+        DaemonOptions {
+            program,
+            dir: None,
+            root: None,
+            log_level: "debug",
+            config: String::new(),
+            path: None,
+            env: Vec::new(),
+        }
     }
 
     /// Keeps everything below `dir`, which outlives the daemon, instead of a temporary directory.
@@ -95,6 +104,13 @@ impl DaemonOptions {
     #[must_use]
     pub fn root(mut self, root: &Path) -> Self {
         self.root = Some(root.to_path_buf());
+        self
+    }
+
+    /// What it logs, instead of everything.
+    #[must_use]
+    pub fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
         self
     }
 
@@ -216,10 +232,11 @@ impl Daemon {
         // Our own plugin names and containerd's agree, so one file fits both. CRI needs a CNI and a
         // network that a test does not have.
         let text = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\n[grpc]\n  address = {:?}\n\n[debug]\n  level = \"debug\"\n\n{}",
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\n[grpc]\n  address = {:?}\n\n[debug]\n  level = {:?}\n\n{}",
             self.root,
             self.state,
             self.address(),
+            self.options.log_level,
             self.options.config
         );
         fs::write(self.dir.join("config.toml"), text).expect("write the daemon's configuration");

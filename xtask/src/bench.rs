@@ -13,20 +13,23 @@ use gantry_testkit::{Ctr, Daemon, DaemonOptions, Program, busybox_image};
 
 use crate::programs::build;
 use crate::setup::{NEEDED, setup};
-use crate::step::{Result, need_root, run, say, target};
+use crate::step::{Result, cargo, need_root, run, say, target};
 
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
-/// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`.
+/// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`, `bench store [--containers N] [--blobs N] [--rounds N] [--debug]`.
 pub(crate) fn bench(args: &[&str]) -> Result<()> {
-    let (what, rest) = args.split_first().ok_or("bench what? run, memory")?;
+    let (what, rest) = args.split_first().ok_or("bench what? run, memory, store")?;
     let debug = rest.contains(&"--debug");
+    if *what == "store" {
+        return store(rest, debug);
+    }
     let rounds = match rest.iter().position(|arg| *arg == "--rounds") {
         Some(at) => rest.get(at + 1).and_then(|text| text.parse().ok()).ok_or("--rounds needs a number")?,
         None => 20,
     };
     if !matches!(*what, "run" | "memory") {
-        return Err(format!("no bench {what}: there are run and memory"));
+        return Err(format!("no bench {what}: there are run, memory and store"));
     }
     if !inside() {
         return outside(args, debug);
@@ -47,6 +50,24 @@ fn outside(args: &[&str], debug: bool) -> Result<()> {
     let exe = std::env::current_exe().map_err(|error| format!("where is this program: {error}"))?;
     let mut isolated = Isolated::new("bench", &exe);
     isolated.command.arg("bench").args(args).env("GANTRY_BIN_DIR", target(profile));
+    run(&mut isolated.command)
+}
+
+/// Builds, then starts the program that puts load on the store under namespaces and a cgroup of its own.
+fn store(args: &[&str], debug: bool) -> Result<()> {
+    need_root("cargo xtask bench")?;
+    setup(NEEDED)?;
+    build(!debug)?;
+    let mut command = cargo(&["build", "--package", "gantry-load"]);
+    if !debug {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    let profile = if debug { "debug" } else { "release" };
+    say(&format!("figures of the {profile} build"));
+    let mut isolated = Isolated::new("bench", &target(profile).join("gantry-load"));
+    let args = args.iter().filter(|arg| **arg != "--debug");
+    isolated.command.arg("store").args(args).env("GANTRY_BIN_DIR", target(profile));
     run(&mut isolated.command)
 }
 

@@ -1,0 +1,84 @@
+//! Load on the store of running daemons, ours and Debian's containerd taking turns, and what it took.
+//!
+//! `gantry-load store [--containers N] [--blobs N] [--rounds N]`. `cargo xtask bench store` builds it, and starts it under kernel
+//! namespaces and cgroups of its own. Both daemons keep their roots on the same disk; every client has a connection of
+//! its own.
+#![forbid(unsafe_code)]
+
+mod collection;
+mod containers;
+mod figures;
+mod growth;
+mod side;
+mod start;
+
+use std::process::ExitCode;
+
+use figures::Table;
+use side::Side;
+
+/// What went wrong, as a sentence.
+type Result<T, E = String> = std::result::Result<T, E>;
+
+/// How much of everything.
+struct Sizes {
+    /// Containers in the large store.
+    containers: usize,
+    /// Blobs' records to be collected.
+    blobs: usize,
+    /// How often each figure is taken.
+    rounds: usize,
+}
+
+impl Sizes {
+    fn read(args: &[String]) -> Result<Sizes> {
+        let mut sizes = Sizes { containers: 10_000, blobs: 100_000, rounds: 5 };
+        for pair in args.chunks(2) {
+            let [name, value] = pair else { return Err(format!("{pair:?}: a number is missing")) };
+            let value: usize = value.parse().map_err(|_| format!("{name} {value:?}: not a number"))?;
+            match name.as_str() {
+                "--containers" => sizes.containers = value.max(100),
+                "--blobs" => sizes.blobs = value.max(100),
+                "--rounds" => sizes.rounds = value.max(1),
+                _ => return Err(format!("{name}: no such option")),
+            }
+        }
+        Ok(sizes)
+    }
+}
+
+async fn store(sizes: &Sizes) -> Result<()> {
+    let mut sides = [Side::ours()?, Side::peer()?];
+    let mut table = Table::new(sides.each_ref().map(|side| side.name));
+    table.memory("at the start", &sides)?;
+    containers::calls(&sides, sizes, &mut table).await?;
+    table.memory("after the creates", &sides)?;
+    let grown = growth::grow(&sides, sizes).await?;
+    containers::lists(&sides, sizes, &mut table).await?;
+    table.memory(&format!("with {} containers, after the lists", sizes.containers), &sides)?;
+    start::starts(&mut sides, sizes, &mut table).await?;
+    table.memory(&format!("started with {} containers", sizes.containers), &sides)?;
+    collection::collect(&sides, sizes, &mut table).await?;
+    table.memory(&format!("after the collection of {} blobs", sizes.blobs), &sides)?;
+    table.print();
+    grown.print();
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = match words.split_first() {
+        Some((word, rest)) if word == "store" => Sizes::read(rest).and_then(|sizes| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.map_err(|error| format!("start the runtime: {error}"))?.block_on(store(&sizes))
+        }),
+        _ => Err("usage: gantry-load store [--containers N] [--blobs N] [--rounds N]".to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
