@@ -4,6 +4,8 @@
 //! A selector is a path (presence) or a path, an operator (`==`, `!=`, `~=`) and a value. Source: containerd's filter
 //! grammar as observed; see the tests for its corners.
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
 
 use crate::{Error, Result};
@@ -61,6 +63,19 @@ impl Filters {
     /// Whether every object matches, whatever its fields.
     pub fn matches_all(&self) -> bool {
         self.any_of.is_empty() || self.any_of.iter().any(Vec::is_empty)
+    }
+
+    /// The values that the field `name` has to have one of, if every filter demands that it equal some value: then only the
+    /// objects that have these need to be looked at.
+    pub fn only(&self, name: &str) -> Option<BTreeSet<String>> {
+        if self.any_of.is_empty() {
+            return None;
+        }
+        let demanded = |selector: &Selector| match &selector.test {
+            Test::Equal(value) if selector.path == [name] => Some(value.clone()),
+            _ => None,
+        };
+        self.any_of.iter().map(|selectors| selectors.iter().find_map(demanded)).collect()
     }
 
     /// Whether any filter matches `object`.
@@ -321,6 +336,19 @@ mod tests {
             let error = Filters::parse(&[bad]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
             assert!(error.to_string().contains("position"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_every_filter_pins_is_known() {
+        let only = |filters: &[&str]| Filters::parse(filters).unwrap().only("id");
+        let values = |values: &[&str]| Some(values.iter().map(ToString::to_string).collect());
+        assert_eq!(only(&["id==a"]), values(&["a"]));
+        assert_eq!(only(&["labels.x==y,id==b", "id==a"]), values(&["a", "b"]));
+        for open in
+            [&[][..], &[""], &["id==a", ""], &["id==a", "labels.x==y"], &["id!=a"], &["id~=a"], &["id"]]
+        {
+            assert_eq!(only(open), None, "{open:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use gantry_core::containers::{Container, ContainerRuntime, ContainerStore};
 use gantry_core::field_mask::FieldMask;
-use gantry_core::filters::Filters;
+use gantry_core::filters::{Adaptor, Filters};
 use gantry_core::{ContainerId, Context, Error, ItemStream, Namespace, Result};
 use gantry_store::{Reading, Row, Writing, params};
 
@@ -17,6 +17,8 @@ use crate::{namespaces, paging};
 
 /// Specifications are large: fewer at once than of other records.
 const PAGE: usize = 64;
+/// How many are looked at in one go when only some of them match. At most so many match, too.
+const HEADS: usize = 128;
 
 const COLUMNS: &str = "id, name, image, runtime, options_type, options, spec_type, spec, snapshotter, snapshot_key, sandbox, \
                        created_at, updated_at";
@@ -51,10 +53,40 @@ fn from_row(db: &Reading<'_>, row: &Row<'_>) -> Result<(i64, Container)> {
     Ok((id, container))
 }
 
-fn find(db: &Reading<'_>, namespace: &Namespace, id: &str) -> Result<(i64, Container)> {
+/// What filters see of a container: all but its specification and extensions, which are large.
+struct Head {
+    row: i64,
+    visible: Container,
+}
+
+impl Head {
+    fn from_row(db: &Reading<'_>, row: &Row<'_>) -> Result<Head> {
+        let id: i64 = row.get(0)?;
+        let mut visible = Container::new(ContainerId::parse(row.get::<String>(1)?)?, row.get::<String>(3)?);
+        visible.image = row.get(2)?;
+        visible.labels = labels::load(db, Owner::Container, id)?;
+        Ok(Head { row: id, visible })
+    }
+}
+
+impl Adaptor for Head {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        self.visible.field(path)
+    }
+}
+
+/// A page of `columns` in the order of the names: the namespace, the name to begin behind, how many.
+fn page_of(columns: &str) -> String {
+    format!("SELECT {columns} FROM containers WHERE namespace = ?1 AND name > ?2 ORDER BY name LIMIT ?3")
+}
+
+fn found(db: &Reading<'_>, namespace: &Namespace, id: &str) -> Result<Option<(i64, Container)>> {
     let sql = format!("SELECT {COLUMNS} FROM containers WHERE namespace = ?1 AND name = ?2");
-    let found = db.one(&sql, params![namespace.as_str(), id], |row| from_row(db, row))?;
-    found.ok_or_else(|| missing(namespace, id))
+    db.one(&sql, params![namespace.as_str(), id], |row| from_row(db, row))
+}
+
+fn find(db: &Reading<'_>, namespace: &Namespace, id: &str) -> Result<(i64, Container)> {
+    found(db, namespace, id)?.ok_or_else(|| missing(namespace, id))
 }
 
 fn missing(namespace: &Namespace, id: &str) -> Error {
@@ -189,16 +221,34 @@ impl ContainerStore for MetadataContainers {
     async fn list(&self, cx: &Context, filters: &[String]) -> Result<ItemStream<Container>> {
         let namespace = cx.namespace()?.clone();
         let filter = Filters::parse(filters)?;
-        let sql = format!(
-            "SELECT {COLUMNS} FROM containers WHERE namespace = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
-        );
-        let fetch = move |db: &Reading<'_>, after: Option<&str>, limit: usize| {
+        let inner = Arc::clone(&self.inner);
+        if let Some(names) = filter.only("id") {
+            let find = move |db: &Reading<'_>, id: &str| Ok(found(db, &namespace, id)?.map(|(_, one)| one));
+            return Ok(paging::list_named(inner, filter, names, PAGE, find));
+        }
+        if filter.matches_all() {
+            let sql = page_of(COLUMNS);
+            let fetch = move |db: &Reading<'_>, after: Option<&str>, limit: usize| {
+                db.all(&sql, params![namespace.as_str(), after.unwrap_or_default(), limit as i64], |row| {
+                    let (_, container) = from_row(db, row)?;
+                    Ok((container.id.as_str().to_owned(), container))
+                })
+            };
+            return Ok(paging::list(inner, filter, PAGE, Arc::new(fetch)));
+        }
+        let sql = page_of("id, name, image, runtime");
+        let heads = move |db: &Reading<'_>, after: Option<&str>, limit: usize| {
             db.all(&sql, params![namespace.as_str(), after.unwrap_or_default(), limit as i64], |row| {
-                let (_, container) = from_row(db, row)?;
-                Ok((container.id.as_str().to_owned(), container))
+                let head = Head::from_row(db, row)?;
+                Ok((head.visible.id.as_str().to_owned(), head))
             })
         };
-        Ok(paging::list(Arc::clone(&self.inner), filter, PAGE, Arc::new(fetch)))
+        let sql = format!("SELECT {COLUMNS} FROM containers WHERE id = ?1");
+        let whole = move |db: &Reading<'_>, head: Head| {
+            let container = db.one(&sql, params![head.row], |row| Ok(from_row(db, row)?.1))?;
+            container.ok_or_else(|| Error::internal("a container went away within a transaction"))
+        };
+        Ok(paging::list_by_heads(inner, filter, HEADS, Arc::new(heads), whole))
     }
 
     async fn update(&self, cx: &Context, changed: Container, mask: &FieldMask) -> Result<Container> {

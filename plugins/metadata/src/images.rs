@@ -55,10 +55,13 @@ fn from_row(db: &Reading<'_>, row: &Row<'_>) -> Result<(i64, Image)> {
     Ok((id, image))
 }
 
-fn find(db: &Reading<'_>, namespace: &Namespace, name: &str) -> Result<(i64, Image)> {
+fn found(db: &Reading<'_>, namespace: &Namespace, name: &str) -> Result<Option<(i64, Image)>> {
     let sql = format!("SELECT {COLUMNS} FROM images WHERE namespace = ?1 AND name = ?2");
-    let found = db.one(&sql, params![namespace.as_str(), name], |row| from_row(db, row))?;
-    found.ok_or_else(|| missing(name))
+    db.one(&sql, params![namespace.as_str(), name], |row| from_row(db, row))
+}
+
+fn find(db: &Reading<'_>, namespace: &Namespace, name: &str) -> Result<(i64, Image)> {
+    found(db, namespace, name)?.ok_or_else(|| missing(name))
 }
 
 fn missing(name: &str) -> Error {
@@ -190,6 +193,11 @@ impl ImageStore for MetadataImages {
     async fn list(&self, cx: &Context, filters: &[String]) -> Result<ItemStream<Image>> {
         let namespace = cx.namespace()?.clone();
         let filter = Filters::parse(filters)?;
+        if let Some(names) = filter.only("name") {
+            let find =
+                move |db: &Reading<'_>, name: &str| Ok(found(db, &namespace, name)?.map(|(_, one)| one));
+            return Ok(paging::list_named(Arc::clone(&self.inner), filter, names, PAGE, find));
+        }
         let sql =
             format!("SELECT {COLUMNS} FROM images WHERE namespace = ?1 AND name > ?2 ORDER BY name LIMIT ?3");
         let fetch = move |db: &Reading<'_>, after: Option<&str>, limit: usize| {

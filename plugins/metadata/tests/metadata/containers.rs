@@ -169,3 +169,33 @@ async fn a_deleted_container_leaves_no_labels_to_the_next_of_its_name() {
     assert_eq!(containers.get(&cx("n"), "c").await.unwrap(), second);
     assert!(second.labels.is_empty() && second.extensions.is_empty());
 }
+
+#[tokio::test]
+async fn every_kind_of_filter_finds_over_all_pages_what_it_matches() {
+    let (_dir, world) = world().await;
+    let containers = world.metadata.containers();
+    let mut stored = Vec::new();
+    for number in 0..300 {
+        let mut new = container(&format!("c{number:03}"));
+        new.labels = labels(&[("even", if number % 2 == 0 { "yes" } else { "no" })]);
+        new.spec = Some(Any::new("spec", format!("{number}")));
+        new.extensions.insert("e".into(), Any::new("t", format!("{number}")));
+        stored.push(containers.create(&cx("n"), new).await.unwrap());
+    }
+    containers.create(&cx("other"), container("c000")).await.unwrap();
+    let list = async |filters: &[&str]| {
+        let filters: Vec<String> = filters.iter().map(ToString::to_string).collect();
+        all(containers.list(&cx("n"), &filters).await.unwrap()).await
+    };
+    assert_eq!(list(&[]).await, stored);
+    let even: Vec<_> = stored.iter().step_by(2).cloned().collect();
+    assert_eq!(list(&["labels.even==yes"]).await, even);
+    assert_eq!(list(&["id~=^c2[0-9]+$"]).await, stored[200..]);
+    assert_eq!(list(&["id==c007", "id==c299"]).await, [stored[7].clone(), stored[299].clone()]);
+    assert_eq!(
+        list(&["id==c007,labels.even==yes", "id==c008,labels.even==yes", "id==x"]).await,
+        stored[8..9]
+    );
+    let every: Vec<String> = stored.iter().map(|one| format!("id=={}", one.id)).collect();
+    assert_eq!(list(&every.iter().map(String::as_str).collect::<Vec<_>>()).await, stored);
+}
