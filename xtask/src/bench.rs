@@ -17,7 +17,7 @@ use crate::step::{Result, cargo, need_root, run, say, target};
 
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
-/// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`, `bench store [--containers N] [--blobs N] [--rounds N] [--debug]`.
+/// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`, `bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]`.
 pub(crate) fn bench(args: &[&str]) -> Result<()> {
     let (what, rest) = args.split_first().ok_or("bench what? run, memory, store")?;
     let debug = rest.contains(&"--debug");

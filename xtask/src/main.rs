@@ -32,7 +32,7 @@ usage: cargo xtask <command>
   bench run [--rounds N] [--debug]
                        `ctr run --rm`: wall and CPU time, against Debian's containerd
   bench memory         resident memory of daemon and shim
-  bench store [--containers N] [--blobs N] [--rounds N] [--debug]
+  bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]
                        calls, lists, collections, starts and memory of the store, against Debian's containerd
   vm [--no-build] [filter]
                        the end-to-end suite on cgroup v2 in a virtual machine

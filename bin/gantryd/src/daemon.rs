@@ -126,8 +126,8 @@ async fn listen_and_wait(
     outcome
 }
 
-/// Lets go of code that only the start, or work that is over, needed: it is most of what a resting daemon holds. The
-/// kernel's cache keeps it, and brings back what is used again.
+/// Lets go of what only the start, or work that is over, needed: free memory, and code, which is most of what a resting
+/// daemon holds. The kernel's cache keeps the code, and brings back what is used again.
 async fn rest() {
     let used = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -138,6 +138,7 @@ async fn rest() {
         tokio::time::sleep(LOOK).await;
         let now = used();
         if now.saturating_sub(before) < RESTING && now.saturating_sub(tidied) > WORKED {
+            gantry_sys::memory::return_free_memory();
             if let Err(error) = gantry_sys::memory::forget_code() {
                 tracing::debug!(%error, "code is kept in memory");
             }

@@ -18,12 +18,26 @@ pub(crate) struct Readers {
     idle: Mutex<Vec<Connection>>,
     places: Arc<Semaphore>,
     count: u32,
+    /// How many reads may run on the threads that ask for them.
+    on_the_spot: Arc<Semaphore>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf, count: u32) -> Self {
+    pub(crate) fn new(path: PathBuf, count: u32, on_the_spot: u32) -> Self {
         let count = count.clamp(1, 64);
-        Readers { path, idle: Mutex::default(), places: Arc::new(Semaphore::new(count as usize)), count }
+        Readers {
+            path,
+            idle: Mutex::default(),
+            places: Arc::new(Semaphore::new(count as usize)),
+            count,
+            on_the_spot: Arc::new(Semaphore::new(on_the_spot as usize)),
+        }
+    }
+
+    /// The right to a read on the caller's own thread, if one can be had without waiting.
+    pub(crate) fn place_on_the_spot(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let spot = Arc::clone(&self.on_the_spot).try_acquire_owned().ok()?;
+        Some((spot, Arc::clone(&self.places).try_acquire_owned().ok()?))
     }
 
     /// Waits until a connection may be used.
@@ -39,12 +53,13 @@ impl Readers {
             None => self.open()?,
         };
         let wrong = |error| fault(error, &self.path);
-        connection.execute_batch("BEGIN").map_err(wrong)?;
+        let transaction = |sql| connection.prepare_cached(sql)?.execute([]);
+        transaction("BEGIN").map_err(wrong)?;
         // A connection whose closure panicked is not used again.
         let answer = catch_unwind(AssertUnwindSafe(|| read(&Reading::new(&connection, &self.path))))
             .map_err(|_| Error::internal(format!("a read of database {} panicked", self.path.display())))?;
         if !connection.is_autocommit() {
-            connection.execute_batch("ROLLBACK").map_err(wrong)?;
+            transaction("ROLLBACK").map_err(wrong)?;
         }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         answer

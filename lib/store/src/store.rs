@@ -31,6 +31,9 @@ pub struct StoreOptions {
     pub migrations: &'static [Migration],
     /// How many reads run at once; 4 by default.
     pub readers: u32,
+    /// How many of the reads of a few rows run on the threads that ask for them, at once: fewer than there are threads that drive
+    /// asynchronous tasks, so that a slow disk never stops all of them. 0 by default.
+    pub reads_on_the_spot: u32,
     /// How many writes may wait; more wait outside the queue. 256 by default.
     pub queue: usize,
     /// See [`ChangeHook`]; none by default.
@@ -49,6 +52,7 @@ impl StoreOptions {
             path: path.into(),
             migrations,
             readers: 4,
+            reads_on_the_spot: 0,
             queue: 256,
             on_change: None,
             no_sync: false,
@@ -77,7 +81,8 @@ impl Store {
     /// `FailedPrecondition` if another process has it open (naming its pid), if it was written by a newer program, or if it is
     /// no database of ours; `DataLoss` if it is damaged.
     pub fn open(options: StoreOptions) -> Result<Store> {
-        let StoreOptions { path, migrations, readers, queue, on_change, no_sync, boot_id } = options;
+        let StoreOptions { path, migrations, readers, reads_on_the_spot, queue, on_change, no_sync, boot_id } =
+            options;
         let boot_id = boot_id.map_or_else(boot::current_id, Ok)?;
         prepare_file(&path)?;
         let lock = StoreLock::acquire(&path)?;
@@ -99,7 +104,7 @@ impl Store {
             .name("store-writer".to_owned())
             .spawn(move || thread.run(requests))
             .context("start the database writer")?;
-        let readers = Readers::new(path.clone(), readers);
+        let readers = Readers::new(path.clone(), readers, reads_on_the_spot);
         Ok(Store { shared: Arc::new(Shared { path, boot, readers, writer }) })
     }
 
@@ -171,6 +176,22 @@ impl Store {
             Err(error) if error.is_panic() => Err(Error::internal("a read panicked")),
             Err(_) => Err(closed(&self.shared.path)),
         }
+    }
+
+    /// As [`Store::read`], for a read of a few rows that are found by their key. It runs on the caller's thread where that is
+    /// allowed and no one has to be waited for: such a read takes less time than waking a thread for it does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_few<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reading<'_>) -> Result<T> + Send + 'static,
+    {
+        if let Some(_places) = self.shared.readers.place_on_the_spot() {
+            return self.shared.readers.run(read);
+        }
+        self.read(read).await
     }
 
     /// Checks the file's structure; slow. Returns what is wrong with it: nothing, if all is well.

@@ -27,6 +27,13 @@ pub fn forget_code() -> Result<usize> {
     Ok(forgotten)
 }
 
+/// Gives memory that was allocated once and is free now back to the system: the allocator keeps it for later, whatever it
+/// was that needed so much for a moment.
+pub fn return_free_memory() {
+    // SAFETY: takes no pointer, and touches only what the allocator itself knows to be free.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// The range of a line of `/proc/PID/maps` that holds code, or constants that no loader ever changes.
 ///
 /// Source: proc(5). Executable mappings of files are never written. Of the read-only ones, those that begin at the

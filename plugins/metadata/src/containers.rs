@@ -215,7 +215,7 @@ impl ContainerStore for MetadataContainers {
 
     async fn get(&self, cx: &Context, id: &str) -> Result<Container> {
         let (namespace, id) = (cx.namespace()?.clone(), id.to_owned());
-        self.inner.store.read(move |db| Ok(find(db, &namespace, &id)?.1)).await
+        self.inner.store.read_few(move |db| Ok(find(db, &namespace, &id)?.1)).await
     }
 
     async fn list(&self, cx: &Context, filters: &[String]) -> Result<ItemStream<Container>> {

@@ -41,7 +41,7 @@ impl MetadataContent {
         let Some(digest) = open.expected.clone() else { return Ok(None) };
         if self.inner.config.content_sharing == ContentSharing::Isolated {
             let wanted = digest.clone();
-            if !self.inner.store.read(move |db| ingests::is_shareable(db, &wanted)).await? {
+            if !self.inner.store.read_few(move |db| ingests::is_shareable(db, &wanted)).await? {
                 return Ok(None);
             }
         }
@@ -59,7 +59,7 @@ impl MetadataContent {
     /// Whether the context's namespace has the blob; if so, its lease keeps it from now on.
     async fn has_and_keeps(&self, cx: &Context, digest: &Digest) -> Result<bool> {
         let (owner, wanted) = (cx.clone(), digest.clone());
-        let found = self.inner.store.read(move |db| ingests::has_blob(db, &owner, &wanted)).await?;
+        let found = self.inner.store.read_few(move |db| ingests::has_blob(db, &owner, &wanted)).await?;
         if !found || cx.lease().is_none() {
             return Ok(found);
         }
@@ -75,7 +75,7 @@ impl MetadataContent {
     async fn backend_ref(&self, cx: &Context, reference: &IngestRef) -> Result<IngestRef> {
         cx.namespace()?;
         let (cx, wanted) = (cx.clone(), reference.clone());
-        let found = self.inner.store.read(move |db| ingests::backend_ref(db, &cx, &wanted)).await?;
+        let found = self.inner.store.read_few(move |db| ingests::backend_ref(db, &cx, &wanted)).await?;
         found.ok_or_else(|| missing_ingest(reference))
     }
 }
@@ -111,7 +111,7 @@ impl ContentProvider for MetadataContent {
     async fn reader(&self, cx: &Context, digest: &Digest) -> Result<Arc<dyn ContentReader>> {
         cx.namespace()?;
         let (seen_by, wanted) = (cx.clone(), digest.clone());
-        if !self.inner.store.read(move |db| ingests::has_blob(db, &seen_by, &wanted)).await? {
+        if !self.inner.store.read_few(move |db| ingests::has_blob(db, &seen_by, &wanted)).await? {
             return Err(missing(digest));
         }
         self.inner.content.reader(cx, digest).await
@@ -122,7 +122,7 @@ impl ContentProvider for MetadataContent {
 impl ContentStore for MetadataContent {
     async fn info(&self, cx: &Context, digest: &Digest) -> Result<ContentInfo> {
         let (namespace, digest) = (cx.namespace()?.clone(), digest.clone());
-        self.inner.store.read(move |db| Ok(find(db, &namespace, &digest)?.1)).await
+        self.inner.store.read_few(move |db| Ok(find(db, &namespace, &digest)?.1)).await
     }
 
     async fn update(

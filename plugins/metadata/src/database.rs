@@ -199,6 +199,7 @@ impl Metadata {
         let options = StoreOptions {
             no_sync: config.no_sync,
             boot_id,
+            reads_on_the_spot: threads_but_one(),
             on_change: Some(Arc::new(move |table: &str, row| told.row_changed(table, row))),
             ..StoreOptions::new(path, MIGRATIONS)
         };
@@ -326,6 +327,12 @@ impl Metadata {
         let clean = self.inner.sync_all_until(end).await;
         self.inner.store.close(clean).await
     }
+}
+
+/// How many threads drive asynchronous tasks, but for one that goes on when all others wait for the disk.
+fn threads_but_one() -> u32 {
+    let threads = tokio::runtime::Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
+    u32::try_from(threads).unwrap_or(1).saturating_sub(1)
 }
 
 /// A new database would take everything that is there for garbage: whoever owns it is asked first.

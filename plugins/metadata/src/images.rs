@@ -187,7 +187,7 @@ impl ImageStore for MetadataImages {
 
     async fn get(&self, cx: &Context, name: &str) -> Result<Image> {
         let (namespace, name) = (cx.namespace()?.clone(), name.to_owned());
-        self.inner.store.read(move |db| Ok(find(db, &namespace, &name)?.1)).await
+        self.inner.store.read_few(move |db| Ok(find(db, &namespace, &name)?.1)).await
     }
 
     async fn list(&self, cx: &Context, filters: &[String]) -> Result<ItemStream<Image>> {

@@ -72,7 +72,7 @@ impl NamespaceStore for MetadataNamespaces {
             Some(id) => labels::load(db, Owner::Namespace, id),
             None => Ok(Labels::new()),
         };
-        self.inner.store.read(read).await
+        self.inner.store.read_few(read).await
     }
 
     async fn list(&self, _cx: &Context) -> Result<Vec<NamespaceRecord>> {

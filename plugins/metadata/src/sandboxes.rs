@@ -178,7 +178,7 @@ impl SandboxStore for MetadataSandboxes {
 
     async fn get(&self, cx: &Context, id: &str) -> Result<Sandbox> {
         let (namespace, id) = (cx.namespace()?.clone(), id.to_owned());
-        self.inner.store.read(move |db| Ok(find(db, &namespace, &id)?.1)).await
+        self.inner.store.read_few(move |db| Ok(find(db, &namespace, &id)?.1)).await
     }
 
     async fn list(&self, cx: &Context, filters: &[String]) -> Result<Vec<Sandbox>> {

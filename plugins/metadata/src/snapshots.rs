@@ -103,7 +103,7 @@ impl MetadataSnapshotter {
             let target = new_labels.get(LABEL_SNAPSHOT_REF).cloned();
             move |db: &Reading<'_>| plan_new(db, &cx, &space, &key, parent_key.as_ref(), target)
         };
-        let parents = match self.inner.store.read(read).await? {
+        let parents = match self.inner.store.read_few(read).await? {
             Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
             Plan::Free(parents) => parents,
         };
@@ -157,7 +157,7 @@ impl MetadataSnapshotter {
             let rebase = rebase.clone();
             move |db: &Reading<'_>| plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())
         };
-        let CommitPlan { active, parents: new_parents, .. } = match self.inner.store.read(read).await? {
+        let CommitPlan { active, parents: new_parents, .. } = match self.inner.store.read_few(read).await? {
             Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
             Plan::Free(plan) => plan,
         };
@@ -172,7 +172,7 @@ impl MetadataSnapshotter {
                 }
                 driver_snapshot(db, &record)
             };
-            (self.inner.store.read(again).await?, new_parents.clone())
+            (self.inner.store.read_few(again).await?, new_parents.clone())
         };
         self.drive(move |driver| driver.commit(&directory, &parents)).await?;
         let boot_id = self.inner.store.boot().id.clone();
@@ -311,7 +311,7 @@ impl Snapshotter for MetadataSnapshotter {
             }
             driver_snapshot(db, &record)
         };
-        let directory = self.inner.store.read(read).await?;
+        let directory = self.inner.store.read_few(read).await?;
         self.drive(move |driver| driver.mounts(&directory)).await
     }
 
@@ -325,7 +325,7 @@ impl Snapshotter for MetadataSnapshotter {
 
     async fn stat(&self, cx: &Context, key: &SnapshotKey) -> Result<SnapshotInfo> {
         let (space, key) = (self.space(cx)?, key.clone());
-        self.inner.store.read(move |db| Ok(records::existing(db, &space, &key)?.info)).await
+        self.inner.store.read_few(move |db| Ok(records::existing(db, &space, &key)?.info)).await
     }
 
     async fn update(

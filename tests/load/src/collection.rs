@@ -166,7 +166,7 @@ pub(crate) async fn collect(sides: &[Side; 2], sizes: &Sizes, table: &mut Table)
         filled[at] = begun.elapsed();
     }
     table.time(&format!("{all} blobs' records by 16 clients"), filled);
-    table.memory(&format!("with {all} blobs"), sides)?;
+    table.memory(&format!("with {all} blobs"), sides).await?;
     let both = [one(&sides[0], all).await?, one(&sides[1], all).await?];
     table.time(&format!("collection of {all} blobs' records"), both.each_ref().map(|one| one.took));
     let most = |times: &[Duration]| times.iter().max().copied().unwrap_or_default();

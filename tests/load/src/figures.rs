@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::Result;
 use crate::side::Side;
 
+/// How long the daemons are left alone before their memory is looked at.
+pub(crate) const REST: Duration = Duration::from_secs(12);
+
 /// One figure of each side; ours comes first.
 struct Row {
     what: String,
@@ -36,8 +39,9 @@ impl Table {
         self.add(what, "ms", values.map(|value| value.as_secs_f64() * 1e3));
     }
 
-    /// Adds what the daemons take of memory now, and what they took at most.
-    pub(crate) fn memory(&mut self, when: &str, sides: &[Side; 2]) -> Result<()> {
+    /// Adds what the daemons take of memory at rest, and what they took at most.
+    pub(crate) async fn memory(&mut self, when: &str, sides: &[Side; 2]) -> Result<()> {
+        tokio::time::sleep(REST).await;
         let now = [memory_of(&sides[0], "Pss:")?, memory_of(&sides[1], "Pss:")?];
         self.add(&format!("memory {when} (PSS)"), "KiB", now);
         let most = [memory_of(&sides[0], "VmHWM:")?, memory_of(&sides[1], "VmHWM:")?];

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use crate::containers::{LARGE, create, get};
-use crate::figures::{median, memory_of};
+use crate::figures::{REST, median, memory_of};
 use crate::side::{CLIENTS, Side};
 use crate::{Result, Sizes};
 
 /// How many calls make a figure.
 const CALLS: usize = 300;
-/// Between two looks at the memory, so that a collector of garbage has had its time.
-const REST: Duration = Duration::from_secs(2);
-
 struct Line {
     stored: usize,
     create: [Duration; 2],
@@ -56,7 +53,7 @@ pub(crate) async fn grow(sides: &[Side; 2], sizes: &Sizes) -> Result<Grown> {
 impl Grown {
     pub(crate) fn print(&self) {
         let [ours, theirs] = self.names;
-        println!("\nmedians of {CALLS} calls by one client; memory is PSS");
+        println!("\nmedians of {CALLS} calls by one client; memory is PSS at rest");
         println!("{:>10} {ours:>34} {theirs:>34}", "containers");
         let head = format!("{:>11} {:>11} {:>10}", "create us", "get us", "KiB");
         println!("{:>10} {head} {head}", "");

@@ -1,6 +1,6 @@
 //! Load on the store of running daemons, ours and Debian's containerd taking turns, and what it took.
 //!
-//! `gantry-load store [--containers N] [--blobs N] [--rounds N]`. `cargo xtask bench store` builds it, and starts it under kernel
+//! `gantry-load store [--containers N] [--blobs N] [--running N] [--rounds N]`. `cargo xtask bench store` builds it, and starts it under kernel
 //! namespaces and cgroups of its own. Both daemons keep their roots on the same disk; every client has a connection of
 //! its own.
 #![forbid(unsafe_code)]
@@ -26,19 +26,22 @@ struct Sizes {
     containers: usize,
     /// Blobs' records to be collected.
     blobs: usize,
+    /// Containers that run while the daemons start anew.
+    running: usize,
     /// How often each figure is taken.
     rounds: usize,
 }
 
 impl Sizes {
     fn read(args: &[String]) -> Result<Sizes> {
-        let mut sizes = Sizes { containers: 10_000, blobs: 100_000, rounds: 5 };
+        let mut sizes = Sizes { containers: 10_000, blobs: 100_000, running: 200, rounds: 5 };
         for pair in args.chunks(2) {
             let [name, value] = pair else { return Err(format!("{pair:?}: a number is missing")) };
             let value: usize = value.parse().map_err(|_| format!("{name} {value:?}: not a number"))?;
             match name.as_str() {
                 "--containers" => sizes.containers = value.max(100),
                 "--blobs" => sizes.blobs = value.max(100),
+                "--running" => sizes.running = value,
                 "--rounds" => sizes.rounds = value.max(1),
                 _ => return Err(format!("{name}: no such option")),
             }
@@ -50,16 +53,15 @@ impl Sizes {
 async fn store(sizes: &Sizes) -> Result<()> {
     let mut sides = [Side::ours()?, Side::peer()?];
     let mut table = Table::new(sides.each_ref().map(|side| side.name));
-    table.memory("at the start", &sides)?;
+    table.memory("at the start", &sides).await?;
     containers::calls(&sides, sizes, &mut table).await?;
-    table.memory("after the creates", &sides)?;
+    table.memory("after the creates", &sides).await?;
     let grown = growth::grow(&sides, sizes).await?;
     containers::lists(&sides, sizes, &mut table).await?;
-    table.memory(&format!("with {} containers, after the lists", sizes.containers), &sides)?;
+    table.memory(&format!("with {} containers, after the lists", sizes.containers), &sides).await?;
     start::starts(&mut sides, sizes, &mut table).await?;
-    table.memory(&format!("started with {} containers", sizes.containers), &sides)?;
     collection::collect(&sides, sizes, &mut table).await?;
-    table.memory(&format!("after the collection of {} blobs", sizes.blobs), &sides)?;
+    table.memory(&format!("after the collection of {} blobs", sizes.blobs), &sides).await?;
     table.print();
     grown.print();
     Ok(())
@@ -72,7 +74,9 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.map_err(|error| format!("start the runtime: {error}"))?.block_on(store(&sizes))
         }),
-        _ => Err("usage: gantry-load store [--containers N] [--blobs N] [--rounds N]".to_owned()),
+        _ => {
+            Err("usage: gantry-load store [--containers N] [--blobs N] [--running N] [--rounds N]".to_owned())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -250,3 +250,38 @@ async fn a_read_is_one_moment_and_a_panic_in_it_is_an_error() {
     assert_eq!(seen, (Some(1), Some(1)));
     assert_eq!(store.quick_check().await.unwrap(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_of_a_few_rows_runs_on_the_spot_until_the_places_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        StoreOptions { reads_on_the_spot: 1, ..StoreOptions::new(dir.path().join("store.db"), STEPS) };
+    let store = Store::open(options).unwrap();
+    let here = || std::thread::current().id();
+    let asked = here();
+    assert_eq!(store.read_few(move |_| Ok(here())).await.unwrap(), asked);
+    // One that waits on a thread of the runtime takes the only place.
+    let (entered, inside) = tokio::sync::oneshot::channel();
+    let (release, gate) = std_mpsc::channel::<()>();
+    let held = store.clone();
+    let mut holder = tokio::task::JoinSet::new();
+    holder.spawn(async move {
+        let read = move |_: &Reading<'_>| {
+            let _ = entered.send(());
+            let _ = gate.recv();
+            Ok(())
+        };
+        held.read_few(read).await
+    });
+    inside.await.unwrap();
+    let asked = here();
+    assert_ne!(store.read_few(move |_| Ok(here())).await.unwrap(), asked, "the pool takes this one");
+    drop(release);
+    holder.join_next().await.unwrap().unwrap().unwrap();
+    let panicked = store.read_few(|_| -> Result<()> { panic!("on the spot") }).await.unwrap_err();
+    assert_eq!(panicked.kind(), ErrorKind::Internal);
+    let asked = here();
+    assert_eq!(store.read_few(move |_| Ok(here())).await.unwrap(), asked, "the place is free again");
+    store.close(true).await.unwrap();
+    assert_eq!(store.read_few(|_| Ok(())).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}

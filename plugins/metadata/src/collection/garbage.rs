@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use gantry_core::{Context, Digest, ErrorKind, IngestRef, Result};
 use gantry_store::{Reading, params};
 
@@ -26,6 +26,9 @@ struct Waiting {
 
 /// More than this is not remembered one by one: everything is looked at instead.
 const MAX_REMEMBERED: usize = 50_000;
+
+/// How many files are removed at once.
+const REMOVALS: usize = 4;
 
 impl Default for Garbage {
     fn default() -> Self {
@@ -98,12 +101,13 @@ impl Inner {
             tracing::warn!(%error, "look for content without record");
             left.all_content = true;
         }
-        for digest in blobs {
-            if let Err(error) = self.remove_blob(&digest).await {
-                tracing::warn!(digest, %error, "remove a blob without record");
-                left.blobs.insert(digest);
-            }
-        }
+        // Each is a look at the database and one at the disk: some at once, so that neither waits for the other.
+        let removals = stream::iter(blobs).map(async |digest| {
+            let error = self.remove_blob(&digest).await.err()?;
+            tracing::warn!(digest, %error, "remove a blob without record");
+            Some(digest)
+        });
+        left.blobs = removals.buffer_unordered(REMOVALS).filter_map(async |left| left).collect().await;
         for backend_ref in ingests {
             if let Err(error) = self.remove_ingest(&backend_ref).await {
                 tracing::warn!(r#ref = backend_ref, %error, "remove an ingest without record");
@@ -157,7 +161,7 @@ impl Inner {
                        OR EXISTS (SELECT 1 FROM ingests WHERE expected = ?1)";
             db.exists(sql, params![wanted.as_str()])
         };
-        if self.store.read(recorded).await? {
+        if self.store.read_few(recorded).await? {
             return Ok(());
         }
         match self.content.delete(&Context::background(), &digest).await {
@@ -175,7 +179,7 @@ impl Inner {
         let recorded = move |db: &Reading<'_>| {
             db.exists("SELECT 1 FROM ingests WHERE backend_ref = ?1", params![wanted])
         };
-        if self.store.read(recorded).await? {
+        if self.store.read_few(recorded).await? {
             return Ok(());
         }
         match self.content.abort(&Context::background(), &IngestRef::parse(backend_ref)?).await {
