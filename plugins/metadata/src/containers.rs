@@ -152,7 +152,7 @@ fn store_parts(db: &Writing<'_>, id: i64, container: &Container) -> Result<()> {
     labels::store_extensions(db, Owner::Container, id, &container.extensions)
 }
 
-fn insert(db: &Writing<'_>, namespace: &Namespace, new: &Container) -> Result<()> {
+pub(crate) fn insert(db: &Writing<'_>, namespace: &Namespace, new: &Container) -> Result<()> {
     let taken = db.exists(
         "SELECT 1 FROM containers WHERE namespace = ?1 AND name = ?2",
         params![namespace.as_str(), new.id.as_str()],

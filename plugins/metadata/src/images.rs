@@ -129,7 +129,7 @@ fn store_parts(db: &Writing<'_>, id: i64, image: &Image) -> Result<()> {
     Ok(())
 }
 
-fn insert(db: &Writing<'_>, cx: &Context, new: &Image) -> Result<()> {
+pub(crate) fn insert(db: &Writing<'_>, cx: &Context, new: &Image) -> Result<()> {
     let namespace = cx.namespace()?;
     let taken = db.exists(
         "SELECT 1 FROM images WHERE namespace = ?1 AND name = ?2",

@@ -26,6 +26,7 @@ mod scheduler;
 mod schema;
 mod snapshot_records;
 mod snapshots;
+pub mod takeover;
 
 pub use collection::CollectionStats;
 pub use containers::MetadataContainers;

@@ -103,7 +103,7 @@ fn store_parts(db: &Writing<'_>, id: i64, sandbox: &Sandbox) -> Result<()> {
     labels::store_extensions(db, Owner::Sandbox, id, &sandbox.extensions)
 }
 
-fn insert(db: &Writing<'_>, namespace: &Namespace, new: &Sandbox) -> Result<()> {
+pub(crate) fn insert(db: &Writing<'_>, namespace: &Namespace, new: &Sandbox) -> Result<()> {
     let taken = db.exists(
         "SELECT 1 FROM sandboxes WHERE namespace = ?1 AND name = ?2",
         params![namespace.as_str(), new.id.as_str()],

@@ -12,7 +12,7 @@ use crate::labels::{self, Owner};
 /// [`SnapshotKind::Committed`] as the tables write it.
 pub(crate) const COMMITTED: i64 = 2;
 
-fn kind_to_number(kind: SnapshotKind) -> i64 {
+pub(crate) fn kind_to_number(kind: SnapshotKind) -> i64 {
     match kind {
         SnapshotKind::View => 0,
         SnapshotKind::Active => 1,

@@ -12,3 +12,4 @@ mod namespaces;
 mod sandboxes;
 mod snapshots;
 mod support;
+mod takeover;
