@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use gantry_core::{Result, wire_names};
+use gantry_metadata::takeover::Takeover;
 use toml::{Table, Value};
 
 use crate::config::{self, Config};
+use crate::takeover;
 
 /// gantryd: a container daemon that speaks containerd's protocols.
 #[derive(Debug, Parser)]
@@ -27,6 +29,16 @@ pub(crate) struct Arguments {
     /// Directory of what a reboot may take.
     #[arg(long, global = true)]
     pub(crate) state: Option<PathBuf>,
+    /// What to do with the records that containerd left at the root: say what would be taken over and refuse (check), take them
+    /// over once (on), or also replace gantryd's own where containerd changed its since (again).
+    #[arg(long, global = true, value_name = "check|on|again", default_value = "check", value_parser = parse_takeover)]
+    takeover: Takeover,
+    /// What may be left out of a takeover: the name of a snapshotter that gantryd has not, or a word that the report gives.
+    #[arg(long, global = true, value_name = "WORD")]
+    takeover_leave_out: Vec<String>,
+    /// How the report of a takeover is printed.
+    #[arg(long, global = true, value_name = "text|json", default_value = "text", value_parser = ["text", "json"])]
+    takeover_format: String,
     /// Print the version.
     // Source: the original's flag is a small letter.
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
@@ -72,7 +84,20 @@ pub(crate) struct Publish {
 /// Source: features C08: package, version, revision.
 const VERSION_LINE: &str = concat!("gantry ", env!("CARGO_PKG_VERSION"), " ", env!("GANTRY_REVISION"));
 
+fn parse_takeover(text: &str) -> Result<Takeover, String> {
+    text.parse().map_err(|error: gantry_core::Error| error.to_string())
+}
+
 impl Arguments {
+    /// What is to become of containerd's records.
+    pub(crate) fn takeover(&self) -> takeover::Options {
+        takeover::Options {
+            how: self.takeover,
+            left_out: self.takeover_leave_out.iter().cloned().collect(),
+            json: self.takeover_format == "json",
+        }
+    }
+
     /// The configuration file with the flags over it.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, GrpcServerSection, TtrpcServerSection};
 use crate::plugins::{self, Parts};
-use crate::{notify, plugins::Jobs};
+use crate::{notify, plugins::Jobs, takeover};
 
 /// How long calls and jobs that are under way may take at the end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const WORKED: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// Whatever keeps the daemon from serving.
-pub(crate) fn run(config: Config) -> Result<()> {
+pub(crate) fn run(config: Config, takeover: &takeover::Options) -> Result<()> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -39,19 +39,28 @@ pub(crate) fn run(config: Config) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, takeover));
     // What still blocks after the grace period does not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, takeover: &takeover::Options) -> Result<()> {
     let begun = Instant::now();
     let stop = CancellationToken::new();
     let jobs = Jobs { tracker: TaskTracker::new(), stop: stop.clone() };
     // Before the plugins: their start may take long, and a signal ends it cleanly all the same.
     let mut signals = Signals::listen()?;
     prepare_directories(&config)?;
+    // Held until the end, so that no containerd writes to this root beside us.
+    let _taken = tokio::select! {
+        taken = takeover::run(&config, takeover) => taken?,
+        () = signals.wait() => {
+            tracing::info!("told to stop while starting");
+            return Ok(());
+        }
+    };
+    clear_temporary_mounts(&config)?;
     if config.oom_score != 0
         && let Err(error) =
             gantry_sys::attributes::set_oom_score_adj(std::process::id().cast_signed(), config.oom_score)
@@ -174,21 +183,13 @@ fn prepare_directories(config: &Config) -> Result<()> {
             .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
             .with_context(|| format!("create {}", path.display()))?;
     }
-    let foreign = config.root.join("io.containerd.metadata.v1.bolt/meta.db");
-    if foreign.exists() {
-        return Err(Error::failed_precondition(format!(
-            "root {} holds containerd's own metadata ({}): taking it over is not built yet; \
-             give gantryd a root of its own with --root",
-            config.root.display(),
-            foreign.display()
-        )));
-    }
-    let mounts = config.root.join("tmpmounts");
-    if mounts.exists() {
-        // Source: features C28.
-        gantry_mount::clear_temp_mounts(&mounts)?;
-    }
     Ok(())
+}
+
+/// Takes away what an earlier daemon had mounted for a moment. Source: features C28.
+fn clear_temporary_mounts(config: &Config) -> Result<()> {
+    let mounts = config.root.join("tmpmounts");
+    if mounts.exists() { gantry_mount::clear_temp_mounts(&mounts) } else { Ok(()) }
 }
 
 /// Listens on the Unix socket `address`. A stale socket is replaced, a living daemon's is not.

@@ -8,6 +8,7 @@ mod logging;
 mod notify;
 mod plugins;
 mod publish;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -45,5 +46,5 @@ fn run(arguments: Arguments) -> Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    daemon::run(config)
+    daemon::run(config, &arguments.takeover())
 }

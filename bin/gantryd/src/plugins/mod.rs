@@ -26,6 +26,7 @@ use crate::config::Config;
 
 pub(crate) use server::configuration_text;
 pub(crate) use server::default_configuration;
+pub(crate) use snapshotter::roots as snapshotter_roots;
 
 /// The list.
 const PLUGINS: &[&Plugin] = &[

@@ -14,6 +14,25 @@ fn root(ic: &InitContext<'_>, configured: &str) -> PathBuf {
     if configured.is_empty() { ic.root() } else { PathBuf::from(configured) }
 }
 
+/// Name and directory of each snapshotter that is not left out.
+///
+/// # Errors
+/// As [`Config::section`].
+pub(crate) fn roots(config: &Config) -> Result<Vec<(String, PathBuf)>, Error> {
+    let overlay: OverlaySection = config.section("io.containerd.snapshotter.v1.overlayfs")?;
+    let native: NativeSection = config.section("io.containerd.snapshotter.v1.native")?;
+    let mut found = Vec::new();
+    for (plugin, configured) in [(&OVERLAYFS, overlay.root_path), (&NATIVE, native.root_path)] {
+        let uri = plugin.uri();
+        if config.disabled_plugins.contains(&uri) {
+            continue;
+        }
+        let root = if configured.is_empty() { config.root.join(uri) } else { PathBuf::from(configured) };
+        found.push((plugin.id.to_owned(), root));
+    }
+    Ok(found)
+}
+
 fn offer(ic: &mut InitContext<'_>, driver: Arc<dyn SnapshotDriver>) {
     ic.export("root", driver.root().display().to_string());
     for capability in driver.capabilities() {
