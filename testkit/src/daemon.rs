@@ -76,6 +76,7 @@ pub struct DaemonOptions {
     config: String,
     path: Option<OsString>,
     env: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 impl DaemonOptions {
@@ -90,6 +91,7 @@ impl DaemonOptions {
             config: String::new(),
             path: None,
             env: Vec::new(),
+            arguments: Vec::new(),
         }
     }
 
@@ -133,6 +135,13 @@ impl DaemonOptions {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds an argument to its command line.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
         self
     }
 
@@ -246,7 +255,7 @@ impl Daemon {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.options.program.path);
-        command.arg("--config").arg(self.dir.join("config.toml"));
+        command.arg("--config").arg(self.dir.join("config.toml")).args(&self.options.arguments);
         command.env("PATH", self.search_path());
         command.envs(self.options.env.iter().map(|(name, value)| (name, value)));
         command

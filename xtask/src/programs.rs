@@ -8,6 +8,9 @@ use crate::step::{Result, at, cargo, run, say, target};
 /// Our programs. The shim's package is named as its binary is.
 const OURS: &[&str] = &["gantryd", "gantry", "containerd-shim-runc-v2"];
 
+/// containerd's own programs, in the version that `tests/e2e/go/go.mod` says.
+const GO_COMMANDS: [&str; 3] = ["ctr", "containerd", "containerd-shim-runc-v2"];
+
 /// The library whose example a story runs.
 const CLIENT: &str = "gantry-client";
 
@@ -24,7 +27,7 @@ pub(crate) fn build(release: bool) -> Result<()> {
     run(&mut command)
 }
 
-/// Builds the programs that use the official Go client into `target/go`, where Go is installed.
+/// Builds the programs that use the official Go client, and containerd's own of today, into `target/go`, where Go is installed.
 ///
 /// Their versions are fixed by `go.sum`. Without Go the stories that need them are skipped, saying so.
 pub(crate) fn build_go() -> Result<()> {
@@ -38,7 +41,8 @@ pub(crate) fn build_go() -> Result<()> {
     let mut command = Command::new(go);
     command.current_dir(gantry_testkit::workspace_root().join("tests/e2e/go"));
     command.args(["build", "-mod=readonly", "-o"]).arg(format!("{}/", bin.display()));
-    command.args(["./debian_container", "github.com/containerd/containerd/v2/cmd/ctr"]);
+    command.args(["./debian_container", "./bolt_file"]);
+    command.args(GO_COMMANDS.map(|name| format!("github.com/containerd/containerd/v2/cmd/{name}")));
     // Go's own download of another toolchain is no part of this.
     run(command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-buildvcs=false"))
 }

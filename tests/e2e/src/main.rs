@@ -40,3 +40,4 @@ mod go_client;
 mod kill_nine;
 mod rust_client;
 mod strange_shims;
+mod takeover;
