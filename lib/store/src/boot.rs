@@ -38,6 +38,9 @@ pub(crate) fn current_id() -> Result<String> {
 }
 
 /// Reads how the store was left, and marks it as in use by boot `id`.
+///
+/// The mark may well be written without waiting for the disk: it comes before every later write in the same log, so whatever
+/// is durable, the mark is too.
 pub(crate) fn begin(connection: &mut Connection, path: &Path, id: &str) -> Result<Boot> {
     let mut run = || -> rusqlite::Result<LastStop> {
         let transaction = connection.transaction()?;

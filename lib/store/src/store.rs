@@ -86,9 +86,12 @@ impl Store {
         let boot_id = boot_id.map_or_else(boot::current_id, Ok)?;
         prepare_file(&path)?;
         let lock = StoreLock::acquire(&path)?;
-        let mut connection = open_for_writing(&path, no_sync)?;
+        let mut connection = open_for_writing(&path)?;
+        synchronise(&connection, &path, !no_sync)?;
         migration::migrate(&mut connection, &path, migrations)?;
+        synchronise(&connection, &path, false)?;
         let boot = boot::begin(&mut connection, &path, &boot_id)?;
+        synchronise(&connection, &path, !no_sync)?;
         reserve_wal(&path);
         if let Some(on_change) = on_change {
             let hook = move |action: rusqlite::hooks::Action, _: &str, table: &str, row: i64| {
@@ -223,8 +226,10 @@ fn prepare_file(path: &Path) -> Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.with_context(|| format!("make directory {}", directory.display()))?;
-        // SQLite makes the file's own entry durable, but not that of a directory that was just made.
-        if let Some(above) = directory.parent().filter(|above| !above.as_os_str().is_empty()) {
+        // SQLite makes the file's own entry durable, but not that of a directory that was just made. Where the file is, the
+        // directory was.
+        let above = directory.parent().filter(|above| !above.as_os_str().is_empty() && !path.exists());
+        if let Some(above) = above {
             let synced = File::open(above).and_then(|above| above.sync_all());
             synced.with_context(|| format!("sync directory {}", above.display()))?;
         }
@@ -256,7 +261,13 @@ fn reserve_wal(path: &Path) {
     }
 }
 
-fn open_for_writing(path: &Path, no_sync: bool) -> Result<Connection> {
+/// Whether a commit waits for the disk from now on.
+fn synchronise(connection: &Connection, path: &Path, wait: bool) -> Result<()> {
+    let mode = if wait { "FULL" } else { "OFF" };
+    connection.pragma_update(None, "synchronous", mode).map_err(|error| fault(error, path))
+}
+
+fn open_for_writing(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let wrong = |error| fault(error, path);
     let connection = Connection::open_with_flags(path, flags).map_err(wrong)?;
@@ -267,7 +278,6 @@ fn open_for_writing(path: &Path, no_sync: bool) -> Result<Connection> {
     }
     let set = || {
         connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "synchronous", if no_sync { "OFF" } else { "FULL" })?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // In KiB when negative.
         connection.pragma_update(None, "cache_size", -2048)?;
