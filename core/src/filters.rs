@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use crate::{Error, Result};
 
@@ -23,6 +23,21 @@ pub fn label_field(labels: &std::collections::BTreeMap<String, String>, path: &[
 
 /// How long one filter may be, in bytes; longer ones are refused so that a list call's cost stays bounded.
 pub const MAX_FILTER_BYTES: usize = 64 * 1024;
+
+/// How long all filters of one list may be together, in bytes.
+pub const MAX_FILTERS_BYTES: usize = 4 << 20;
+
+/// How many selectors all filters of one list may have together: each is looked at for every record.
+pub const MAX_SELECTORS: usize = 1 << 16;
+
+/// What all regular expressions of one list may take together once they are compiled, in bytes.
+const EXPRESSIONS_BYTES: usize = 16 << 20;
+
+/// An expression is compiled within the first of these sizes that it fits, and that size is what it is counted for.
+const EXPRESSION_BYTES: [usize; 3] = [64 << 10, 1 << 20, 8 << 20];
+
+/// What one expression may keep while it searches, in bytes; beyond that it searches more slowly.
+const SEARCH_BYTES: usize = 256 << 10;
 
 /// A value that no field has.
 const UNEQUALLED: &str = "\0";
@@ -53,10 +68,21 @@ impl Filters {
     /// Parses every filter.
     ///
     /// # Errors
-    /// `InvalidArgument` with the filter and the position where it stops making sense.
+    /// `InvalidArgument` with the filter and the position where it stops making sense, or with the bound that the list
+    /// exceeds: [`MAX_FILTER_BYTES`], [`MAX_FILTERS_BYTES`], [`MAX_SELECTORS`], or the size of its expressions.
     pub fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self> {
-        let any_of =
-            filters.iter().map(|filter| Parser::new(filter.as_ref()).filter()).collect::<Result<_>>()?;
+        let length = filters.iter().map(|filter| filter.as_ref().len()).sum::<usize>();
+        if length > MAX_FILTERS_BYTES || filters.len() > MAX_SELECTORS {
+            return Err(Error::invalid_argument(format!(
+                "{} filters of {length} bytes: more than {MAX_SELECTORS}, or more than {MAX_FILTERS_BYTES} bytes",
+                filters.len()
+            )));
+        }
+        let mut left = Left { selectors: MAX_SELECTORS, expressions: EXPRESSIONS_BYTES };
+        let any_of = filters
+            .iter()
+            .map(|filter| Parser::new(filter.as_ref(), &mut left).filter())
+            .collect::<Result<_>>()?;
         Ok(Filters { any_of })
     }
 
@@ -101,14 +127,22 @@ impl Selector {
     }
 }
 
+/// What the filters of one list may still use.
+struct Left {
+    selectors: usize,
+    /// Bytes of compiled expressions.
+    expressions: usize,
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    left: &'a mut Left,
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str) -> Self {
-        Parser { text, at: 0 }
+    fn new(text: &'a str, left: &'a mut Left) -> Self {
+        Parser { text, at: 0, left }
     }
 
     fn wrong(&self, why: &str) -> Error {
@@ -153,6 +187,11 @@ impl<'a> Parser<'a> {
     }
 
     fn selector(&mut self) -> Result<Selector> {
+        self.left.selectors = self
+            .left
+            .selectors
+            .checked_sub(1)
+            .ok_or_else(|| self.wrong(&format!("more than {MAX_SELECTORS} selectors in one list")))?;
         let path = self.path()?;
         self.skip_blanks();
         let operator = match self.rest().as_bytes() {
@@ -167,9 +206,24 @@ impl<'a> Parser<'a> {
         let test = match operator {
             "==" => Test::Equal(value),
             "!=" => Test::NotEqual(value),
-            _ => Test::Matches(Regex::new(&value).ok()),
+            _ => Test::Matches(self.expression(&value)?),
         };
         Ok(Selector { path, test })
+    }
+
+    /// Compiles `pattern`; `None` if it is none. A short pattern can compile to something very large.
+    fn expression(&mut self, pattern: &str) -> Result<Option<Regex>> {
+        for size in EXPRESSION_BYTES.into_iter().filter(|size| *size <= self.left.expressions) {
+            match RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(SEARCH_BYTES).build() {
+                Ok(expression) => {
+                    self.left.expressions -= size;
+                    return Ok(Some(expression));
+                }
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        Err(self.wrong("the regular expressions of the list are too large"))
     }
 
     fn path(&mut self) -> Result<Vec<String>> {
@@ -355,6 +409,25 @@ mod tests {
     #[test]
     fn a_bad_expression_matches_nothing_and_is_no_error() {
         assert!(!matches("topic~=("));
+    }
+
+    #[test]
+    fn lists_that_would_take_too_much_are_refused() {
+        let refused = |filters: &[String]| {
+            let error = Filters::parse(filters).map(|_| "a list").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().len() < 1000, "{error}");
+        };
+        refused(&["a".repeat(MAX_FILTER_BYTES + 1)]);
+        refused(&vec!["a".repeat(MAX_FILTER_BYTES); MAX_FILTERS_BYTES / MAX_FILTER_BYTES + 1]);
+        refused(&vec![String::new(); MAX_SELECTORS + 1]);
+        refused(&vec!["a,".repeat(1000) + "a"; MAX_SELECTORS / 1000 + 1]);
+        Filters::parse(&vec!["a==1"; MAX_SELECTORS]).unwrap();
+        // Each is short, and takes megabytes once compiled.
+        refused(&["a~=/\\w{1000}/".to_owned()]);
+        refused(&vec!["a~=/\\w{60}/".to_owned(); 1000]);
+        refused(&vec!["a~=/x{9}/".to_owned(); EXPRESSIONS_BYTES / EXPRESSION_BYTES[0] + 1]);
+        Filters::parse(&["a~=/x{9}/"; 100]).unwrap();
     }
 
     #[test]
