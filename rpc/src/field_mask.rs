@@ -4,7 +4,7 @@ use gantry_core::field_mask::FieldMask;
 
 /// No mask and an empty one mean the same.
 pub(crate) fn from_proto(mask: Option<gantry_api::FieldMask>) -> FieldMask {
-    FieldMask { paths: mask.map(|mask| mask.paths).unwrap_or_default() }
+    FieldMask::new(mask.map(|mask| mask.paths).unwrap_or_default())
 }
 
 pub(crate) fn to_proto(mask: &FieldMask) -> Option<gantry_api::FieldMask> {

@@ -140,7 +140,7 @@ fn updated(stored: Container, changed: &Container, paths: &[String]) -> Result<C
                 "extensions" => updated.extensions = changed.extensions.clone(),
                 "image" => updated.image = changed.image.clone(),
                 "snapshotkey" => updated.snapshot_key = changed.snapshot_key.clone(),
-                _ => return Err(labels::refused_path(path, &format!("container {:?}", changed.id))),
+                _ => return Err(labels::mask_refused(path, &format!("container {:?}", changed.id))),
             }
         }
     }

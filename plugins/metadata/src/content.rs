@@ -132,10 +132,10 @@ impl ContentStore for MetadataContent {
         given: Labels,
         mask: &FieldMask,
     ) -> Result<ContentInfo> {
-        let (namespace, digest, paths) = (cx.namespace()?.clone(), digest.clone(), mask.paths.clone());
+        let (namespace, digest, mask) = (cx.namespace()?.clone(), digest.clone(), mask.clone());
         let write = move |db: &Writing<'_>| {
             let (id, mut info) = find(db, &namespace, &digest)?;
-            info.labels = labels::update(info.labels, &given, &paths, &format!("content {digest}"))?;
+            info.labels = labels::update(info.labels, &given, &mask, &format!("content {digest}"))?;
             info.updated_at = SystemTime::now();
             let updated = time_to_text(info.updated_at);
             db.execute("UPDATE blobs SET updated_at = ?2 WHERE id = ?1", params![id, updated])?;

@@ -111,7 +111,7 @@ fn updated(stored: Image, changed: &ImageChange, paths: &[String]) -> Result<Ima
                 // Its annotations included.
                 "target" => updated.target = target()?.clone(),
                 "annotations" => updated.target.annotations = target()?.annotations.clone(),
-                _ => return Err(labels::refused_path(path, &format!("image {:?}", changed.name))),
+                _ => return Err(labels::mask_refused(path, &format!("image {:?}", changed.name))),
             }
         }
     }

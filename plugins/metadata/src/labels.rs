@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use gantry_core::{Any, Error, Labels, Result, labels};
+pub(crate) use gantry_core::labels::{apply, mask_refused, update};
+use gantry_core::labels::{drop_empty, validate_all, validate_keys};
+use gantry_core::{Any, Labels, Result};
 use gantry_store::{Reading, Writing, params};
 
 /// Whose labels: the number kept in the tables, and known to the triggers of the schema.
@@ -52,48 +54,16 @@ pub(crate) fn store(db: &Writing<'_>, kind: Owner, owner: i64, labels: &Labels) 
 
 /// Checks the labels of a record and drops those that are never stored.
 pub(crate) fn checked(mut given: Labels) -> Result<Labels> {
-    labels::validate_all(&given)?;
-    labels::drop_empty(&mut given);
+    validate_all(&given)?;
+    drop_empty(&mut given);
     Ok(given)
 }
 
 /// The same for records whose labels may have any length: leases and sandboxes.
 pub(crate) fn checked_for_key(mut given: Labels) -> Result<Labels> {
-    labels::drop_empty(&mut given);
-    if given.contains_key("") {
-        // Source: containerd's answer, the error of its database.
-        return Err(Error::unknown("label key must not be empty: key required"));
-    }
+    validate_keys(&given)?;
+    drop_empty(&mut given);
     Ok(given)
-}
-
-/// Does what the path `labels.<key>` asks for: takes that label from `given`, or removes it.
-pub(crate) fn apply(labels: &mut Labels, key: &str, given: &Labels) {
-    match given.get(key) {
-        Some(value) if !value.is_empty() => labels.insert(key.to_owned(), value.clone()),
-        _ => labels.remove(key),
-    };
-}
-
-/// What the masks of content and snapshots can say: the paths `labels` and `labels.<key>`, or nothing for all labels.
-pub(crate) fn update(stored: Labels, given: &Labels, paths: &[String], noun: &str) -> Result<Labels> {
-    if paths.is_empty() {
-        return checked(given.clone());
-    }
-    let mut labels = stored;
-    for path in paths {
-        match path.strip_prefix("labels.") {
-            Some(key) => apply(&mut labels, key, given),
-            None if path == "labels" => labels = given.clone(),
-            None => return Err(refused_path(path, noun)),
-        }
-    }
-    checked(labels)
-}
-
-/// An update named a path that this noun does not know.
-pub(crate) fn refused_path(path: &str, noun: &str) -> Error {
-    Error::invalid_argument(format!("cannot update {path:?} field on {noun}"))
 }
 
 /// The extensions of one record.
@@ -135,30 +105,4 @@ pub(crate) fn apply_extension(
         Some(any) => extensions.insert(name.to_owned(), any.clone()),
         None => extensions.remove(name),
     };
-}
-
-#[cfg(test)]
-mod tests {
-    use gantry_core::ErrorKind;
-
-    use super::*;
-
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn a_mask_touches_only_what_it_names() {
-        let stored = labels(&[("a", "1"), ("b", "2"), ("x.y", "3")]);
-        let given = labels(&[("b", ""), ("x.y", "4"), ("z", "5")]);
-        let paths = ["labels.b".to_owned(), "labels.x.y".to_owned(), "labels.q".to_owned()];
-        let updated = update(stored.clone(), &given, &paths, "content").unwrap();
-        assert_eq!(updated, labels(&[("a", "1"), ("x.y", "4")]));
-        assert_eq!(
-            update(stored.clone(), &given, &[], "content").unwrap(),
-            labels(&[("x.y", "4"), ("z", "5")])
-        );
-        let refused = update(stored, &given, &["size".to_owned()], "content").unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
-    }
 }

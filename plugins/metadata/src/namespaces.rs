@@ -94,7 +94,7 @@ impl NamespaceStore for MetadataNamespaces {
         let paths = mask.paths.clone();
         for path in &paths {
             if !path.starts_with("labels.") {
-                return Err(labels::refused_path(path, "namespace"));
+                return Err(labels::mask_refused(path, "namespace"));
             }
         }
         let write = move |db: &Writing<'_>| {

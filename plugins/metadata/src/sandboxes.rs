@@ -91,7 +91,7 @@ fn updated(stored: Sandbox, changed: &Sandbox, paths: &[String]) -> Result<Sandb
                 "extensions" => updated.extensions = changed.extensions.clone(),
                 "runtime" => updated.runtime = changed.runtime.clone(),
                 "spec" => updated.spec = changed.spec.clone(),
-                _ => return Err(labels::refused_path(path, &format!("sandbox {:?}", changed.id))),
+                _ => return Err(labels::mask_refused(path, &format!("sandbox {:?}", changed.id))),
             }
         }
     }

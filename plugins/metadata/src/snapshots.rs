@@ -335,11 +335,11 @@ impl Snapshotter for MetadataSnapshotter {
         given: Labels,
         mask: &FieldMask,
     ) -> Result<SnapshotInfo> {
-        let (space, key, paths) = (self.space(cx)?, key.clone(), mask.paths.clone());
+        let (space, key, mask) = (self.space(cx)?, key.clone(), mask.clone());
         let write = move |db: &Writing<'_>| {
             let mut record = records::existing(db, &space, &key)?;
             let noun = format!("snapshot {:?}", key.as_str());
-            record.info.labels = labels::update(record.info.labels, &given, &paths, &noun)?;
+            record.info.labels = labels::update(record.info.labels, &given, &mask, &noun)?;
             records::set_labels(db, &mut record)?;
             Ok(record.info)
         };

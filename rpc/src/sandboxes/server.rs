@@ -47,7 +47,7 @@ impl pb::store_server::Store for GrpcSandboxes {
     ) -> Result<Response<pb::StoreUpdateResponse>, Status> {
         let (cx, req) = open(req)?;
         let changed = from_proto(req.sandbox).map_err(to_status)?;
-        let mask = FieldMask { paths: req.fields };
+        let mask = FieldMask::new(req.fields);
         let inner = Arc::clone(&self.inner);
         let made = self.jobs.detached(async move { inner.update(&cx, changed, &mask).await }).await?;
         answer(pb::StoreUpdateResponse { sandbox: Some(to_proto(made)) })
