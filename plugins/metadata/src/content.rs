@@ -193,7 +193,8 @@ impl ContentStore for MetadataContent {
         let (owner, reference) = (cx.clone(), open.reference.clone());
         let digest = shared.as_ref().map(|(digest, _)| digest.clone());
         let write = move |db: &Writing<'_>| ingests::open(db, &owner, &reference, digest.as_ref());
-        let backend_ref = self.inner.change(write).await?;
+        let ingests::Opened { backend_ref, no_longer } = self.inner.change(write).await?;
+        self.inner.garbage.add_blobs(no_longer);
         drop(alone);
         let background = Context::background();
         let source = match shared {
@@ -255,11 +256,10 @@ impl ContentStore for MetadataContent {
     async fn abort(&self, cx: &Context, reference: &IngestRef) -> Result<()> {
         let backend_ref = self.backend_ref(cx, reference).await?;
         let (owner, gone) = (cx.clone(), reference.clone());
-        let write = move |db: &Writing<'_>| match ingests::forget(db, &owner, &gone)? {
-            true => Ok(()),
-            false => Err(missing_ingest(&gone)),
-        };
-        self.inner.change(write).await?;
+        let write =
+            move |db: &Writing<'_>| ingests::forget(db, &owner, &gone)?.ok_or_else(|| missing_ingest(&gone));
+        let forgotten = self.inner.change(write).await?;
+        self.inner.garbage.add_blobs(forgotten.expected);
         match self.inner.content.abort(&Context::background(), &backend_ref).await {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 // Without record it is garbage, which the next collection removes.

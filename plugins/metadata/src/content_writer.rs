@@ -126,7 +126,18 @@ async fn finish(inner: Arc<Inner>, cx: Context, source: Source, new: NewBlob) ->
         }
         Source::Gone => return Err(Error::failed_precondition("the writer was committed")),
     }
-    inner.change(move |db: &Writing<'_>| ingests::become_blob(db, &cx, &new)).await
+    let digest = new.digest.clone();
+    match inner.change(move |db: &Writing<'_>| ingests::become_blob(db, &cx, &new)).await {
+        Ok(recorded) => {
+            inner.garbage.add_blobs(recorded.expected);
+            Ok(recorded.is_new)
+        }
+        Err(error) => {
+            // The file is in its place, and may be of nobody now.
+            inner.garbage.add_blob(digest.as_str());
+            Err(error)
+        }
+    }
 }
 
 #[async_trait]

@@ -26,6 +26,14 @@ pub(crate) fn backend_ref(
     db.one(sql, params![namespace, reference.as_str()], |row| IngestRef::parse(row.get::<String>(0)?))
 }
 
+/// An ingest that is to be written.
+pub(crate) struct Opened {
+    /// The name by which the content store knows it.
+    pub(crate) backend_ref: IngestRef,
+    /// The blob whose file it kept until now: it expects another.
+    pub(crate) no_longer: Option<String>,
+}
+
 /// Makes the ingest's record, or takes up the one there is, and lets the context's lease keep it. `shared` is the blob that it may
 /// become without any data.
 pub(crate) fn open(
@@ -33,7 +41,7 @@ pub(crate) fn open(
     cx: &Context,
     reference: &IngestRef,
     shared: Option<&Digest>,
-) -> Result<IngestRef> {
+) -> Result<Opened> {
     let namespace = cx.namespace()?;
     let leased = leases::add_to_lease(db, cx, &ResourceKind::Ingests, reference.as_str())?;
     let expires = (!leased).then(|| seconds_now() + UNLEASED_SECONDS);
@@ -50,18 +58,33 @@ pub(crate) fn open(
             made
         }
     };
+    let sql = "SELECT expected FROM ingests WHERE namespace = ?1 AND ref = ?2 AND expected <> ?3";
+    let shared = shared.map(Digest::as_str);
+    let no_longer = db.one(sql, params![namespace.as_str(), reference.as_str(), shared], |row| row.get(0))?;
     db.execute(
         "UPDATE ingests SET expected = coalesce(?3, expected), expires = coalesce(?4, expires) \
          WHERE namespace = ?1 AND ref = ?2",
-        params![namespace.as_str(), reference.as_str(), shared.map(Digest::as_str), expires],
+        params![namespace.as_str(), reference.as_str(), shared, expires],
     )?;
-    Ok(backend_ref)
+    Ok(Opened { backend_ref, no_longer })
 }
 
-/// Removes the ingest's record, also from the context's lease; false if there is none.
-pub(crate) fn forget(db: &Writing<'_>, cx: &Context, reference: &IngestRef) -> Result<bool> {
-    let sql = "DELETE FROM ingests WHERE namespace = ?1 AND ref = ?2";
-    let found = db.execute(sql, params![cx.namespace()?.as_str(), reference.as_str()])? > 0;
+/// An ingest whose record was removed.
+pub(crate) struct Forgotten {
+    /// The blob that it could have become without any data, and whose file it kept.
+    pub(crate) expected: Option<String>,
+}
+
+/// Removes the ingest's record, also from the context's lease.
+pub(crate) fn forget(db: &Writing<'_>, cx: &Context, reference: &IngestRef) -> Result<Option<Forgotten>> {
+    let namespace = cx.namespace()?.as_str();
+    let sql = "SELECT expected FROM ingests WHERE namespace = ?1 AND ref = ?2";
+    let found =
+        db.one(sql, params![namespace, reference.as_str()], |row| Ok(Forgotten { expected: row.get(0)? }))?;
+    db.execute(
+        "DELETE FROM ingests WHERE namespace = ?1 AND ref = ?2",
+        params![namespace, reference.as_str()],
+    )?;
     leases::drop_from_lease(db, cx, &ResourceKind::Ingests, reference.as_str())?;
     Ok(found)
 }
@@ -90,14 +113,21 @@ pub(crate) struct NewBlob {
     pub(crate) labels: Labels,
 }
 
-/// Records the blob in place of the ingest, and lets the context's lease keep it; false if the namespace had it already (its
-/// labels stay as they were).
-pub(crate) fn become_blob(db: &Writing<'_>, cx: &Context, new: &NewBlob) -> Result<bool> {
+/// What a commit recorded.
+pub(crate) struct Recorded {
+    /// False if the namespace had the blob already; its labels stay as they were.
+    pub(crate) is_new: bool,
+    /// See [`Forgotten::expected`].
+    pub(crate) expected: Option<String>,
+}
+
+/// Records the blob in place of the ingest, and lets the context's lease keep it.
+pub(crate) fn become_blob(db: &Writing<'_>, cx: &Context, new: &NewBlob) -> Result<Recorded> {
     let namespace = cx.namespace()?;
-    forget(db, cx, &new.reference)?;
+    let expected = forget(db, cx, &new.reference)?.and_then(|ingest| ingest.expected);
     leases::add_to_lease(db, cx, &ResourceKind::Content, new.digest.as_str())?;
     if has_blob(db, cx, &new.digest)? {
-        return Ok(false);
+        return Ok(Recorded { is_new: false, expected });
     }
     namespaces::ensure(db, namespace)?;
     let now = time_to_text(SystemTime::now());
@@ -106,7 +136,7 @@ pub(crate) fn become_blob(db: &Writing<'_>, cx: &Context, new: &NewBlob) -> Resu
         params![namespace.as_str(), new.digest.as_str(), length_to_column(new.size_bytes)?, now],
     )?;
     labels::store(db, Owner::Blob, id, &new.labels)?;
-    Ok(true)
+    Ok(Recorded { is_new: true, expected })
 }
 
 /// The answer for a blob that is there already.

@@ -51,6 +51,11 @@ impl Garbage {
         }
     }
 
+    /// The same of several, or none.
+    pub(crate) fn add_blobs(&self, digests: impl IntoIterator<Item = String>) {
+        digests.into_iter().for_each(|digest| self.add_blob(&digest));
+    }
+
     /// The write in progress that the content store knows by this ref may be without record.
     pub(crate) fn add_ingest(&self, backend_ref: &str) {
         let mut waiting = self.waiting();

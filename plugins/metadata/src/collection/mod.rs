@@ -163,8 +163,9 @@ impl Inner {
                 stats.blobs += 1;
                 self.garbage.add_blob(&digest);
             }
-            Removed::Ingest { backend_ref } => {
+            Removed::Ingest { backend_ref, expected } => {
                 stats.ingests += 1;
+                self.garbage.add_blobs(expected);
                 self.garbage.add_ingest(&backend_ref);
             }
             Removed::Snapshot { snapshotter, namespace, key, directory } => {

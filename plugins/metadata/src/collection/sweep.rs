@@ -14,10 +14,24 @@ pub(crate) const MAX_BATCH: usize = 500;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Removed {
     Lease,
-    Image { namespace: String, name: String },
-    Blob { digest: String },
-    Ingest { backend_ref: String },
-    Snapshot { snapshotter: String, namespace: String, key: String, directory: u64 },
+    Image {
+        namespace: String,
+        name: String,
+    },
+    Blob {
+        digest: String,
+    },
+    /// `expected` is a blob whose file it kept.
+    Ingest {
+        backend_ref: String,
+        expected: Option<String>,
+    },
+    Snapshot {
+        snapshotter: String,
+        namespace: String,
+        key: String,
+        directory: u64,
+    },
 }
 
 /// What one transaction did.
@@ -94,8 +108,8 @@ fn describe(db: &Reading<'_>, node: Node) -> Result<Option<Removed>> {
         NodeKind::Blob => db.one("SELECT digest FROM blobs WHERE id = ?1", id, |row| {
             Ok(Removed::Blob { digest: row.get(0)? })
         }),
-        NodeKind::Ingest => db.one("SELECT backend_ref FROM ingests WHERE id = ?1", id, |row| {
-            Ok(Removed::Ingest { backend_ref: row.get(0)? })
+        NodeKind::Ingest => db.one("SELECT backend_ref, expected FROM ingests WHERE id = ?1", id, |row| {
+            Ok(Removed::Ingest { backend_ref: row.get(0)?, expected: row.get(1)? })
         }),
         NodeKind::Snapshot => {
             db.one("SELECT snapshotter, namespace, key, directory FROM snapshots WHERE id = ?1", id, |row| {
