@@ -13,6 +13,7 @@ mod connect;
 mod descriptor;
 mod edge;
 mod field_mask;
+mod incoming;
 mod jobs;
 mod message;
 mod mount;

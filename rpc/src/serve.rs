@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt as _};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::edge::Edge;
+use crate::incoming::incoming;
 use crate::jobs::JobSet;
 
 /// How many calls a connection may have open: a client waits for each of its containers with one.
@@ -37,7 +37,7 @@ pub async fn serve(
     let stopping = jobs.stopping().clone();
     let serving = server
         .add_routes(routes)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopping.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned());
     tokio::pin!(serving);
     // Neither branch is dropped half-way: the server is polled on below.
     let early = tokio::select! {
