@@ -5,7 +5,7 @@
 //! or by [`FakeRegistry`] (with faults on request), and is used through [`Ctr`] on a [`Daemon`].
 //! [`Leftovers`] names everything that a story did not clean up.
 //!
-//! [`suite`] holds what every implementation of a trait of `core` promises.
+//! [`suite`] holds what every implementation of a trait of `core` promises, [`properties`] what holds for any input.
 //!
 //! This crate knows no plugin and nothing of a daemon's inside: it sees binaries and sockets. It is
 //! only ever a dev-dependency, so its fixtures panic with a message rather than return errors.
@@ -25,6 +25,7 @@ mod image;
 pub mod isolate;
 mod leftovers;
 mod normalise;
+pub mod properties;
 mod registry;
 pub mod suite;
 mod tar;

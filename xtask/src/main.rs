@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask demo | test | check | layers | e2e | bench | vm`.
+//! Development commands: `cargo xtask demo | test | check | layers | e2e | bench | fuzz | vm`.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, reason = "this program starts others and waits for no child but its own")]
 
@@ -8,6 +8,7 @@ mod debian_image;
 mod demo;
 mod dependencies;
 mod e2e;
+mod fuzz;
 mod initrd;
 mod layers;
 mod metadata;
@@ -34,6 +35,8 @@ usage: cargo xtask <command>
   bench memory         resident memory of daemon and shim
   bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]
                        calls, lists, collections, starts and memory of the store, against Debian's containerd
+  fuzz [target] [--minutes N]
+                       the fuzz targets of fuzz/, a minute each; needs nightly
   vm [--no-build] [filter]
                        the end-to-end suite on cgroup v2 in a virtual machine
   setup                only install the Debian packages that the above use
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Some((&"dependencies", [])) => dependencies::dependencies(),
         Some((&"e2e", rest)) => e2e::e2e(rest),
         Some((&"bench", rest)) => bench::bench(rest),
+        Some((&"fuzz", rest)) => fuzz::fuzz(rest),
         Some((&"vm", rest)) => vm::vm(rest),
         Some((&"setup", [])) => setup::setup(setup::NEEDED),
         _ => {
