@@ -12,7 +12,8 @@ use gantry_core::containers::{Container, ContainerStore as _};
 use gantry_core::{Any, ContainerId, Context, ErrorKind};
 use gantry_rpc::Services;
 use gantry_rpc::containers::RemoteContainers;
-use support::{Daemon, FakeContainers, FakeContent, cx};
+use gantry_testkit::FakeContent;
+use support::{Daemon, FakeContainers, cx};
 use tonic::Code;
 
 fn daemon() -> Daemon {

@@ -10,13 +10,23 @@ use bytes::Bytes;
 use gantry_api::containerd::services::content::v1 as pb;
 use gantry_core::ErrorKind;
 use gantry_core::IngestRef;
-use gantry_core::content::{CommitContent, ContentProvider as _, ContentStore as _, OpenWriter};
+use gantry_core::content::{CommitContent, ContentProvider as _, ContentStore, OpenWriter};
 use gantry_rpc::Services;
 use gantry_rpc::content::RemoteContentStore;
+use gantry_testkit::{FakeContent, content_store_suite};
 use pb::WriteAction::{self, Commit, Stat, Write};
 use sha2::{Digest as _, Sha256};
-use support::{Daemon, FakeContent, cx};
+use support::{Daemon, cx};
 use tonic::{Code, Request, Status};
+
+content_store_suite!(remote, |dir: std::path::PathBuf| async move {
+    let services = Services { content: Some(Arc::new(FakeContent::default())), ..Services::default() };
+    let daemon = Daemon::start_in(&dir, services);
+    let store = RemoteContentStore::new(daemon.channel.clone());
+    // It is served until the runtime ends.
+    std::mem::forget(daemon);
+    Arc::new(store) as Arc<dyn ContentStore>
+});
 
 type Answers = Result<Vec<pb::WriteContentResponse>, Status>;
 
@@ -169,7 +179,7 @@ async fn the_remote_store_writes_locks_and_reads() {
     assert_eq!(writer.status().await.unwrap().offset_bytes, 9 << 20);
     let digest = writer.commit(CommitContent::default()).await.unwrap();
     drop(writer);
-    assert!(!content.locked("w"));
+    assert!(!content.is_locked("w"));
     let reader = store.reader(&cx(), &digest).await.unwrap();
     let mut back = Vec::new();
     loop {
@@ -193,7 +203,7 @@ async fn a_client_that_leaves_unlocks_its_ingest() {
     writer.write(Bytes::from("abc")).await.unwrap();
     drop(writer);
     // The server learns of it in its own time.
-    while content.locked("w") {
+    while content.is_locked("w") {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.writer(&cx(), open()).await.unwrap().status().await.unwrap().offset_bytes, 3);

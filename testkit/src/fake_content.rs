@@ -52,6 +52,20 @@ impl FakeContent {
         self.state().ingests.len()
     }
 
+    /// What was written under a ref so far.
+    #[must_use]
+    pub fn ingest(&self, reference: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        let found = state.ingests.iter().find(|(known, _)| known.as_str() == reference);
+        found.map(|(_, ingest)| ingest.data.clone())
+    }
+
+    /// Whether a writer holds a ref.
+    #[must_use]
+    pub fn is_locked(&self, reference: &str) -> bool {
+        self.state().locked.iter().any(|known| known.as_str() == reference)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,19 +109,7 @@ impl ContentStore for FakeContent {
     ) -> Result<ContentInfo> {
         let mut state = self.state();
         let (_, info) = state.blobs.get_mut(digest).ok_or_else(|| no_blob(digest))?;
-        let mut updated = info.labels.clone();
-        if mask.is_empty() {
-            updated.clone_from(&new);
-        }
-        for path in &mask.paths {
-            match path.strip_prefix("labels.") {
-                Some(key) => drop(updated.insert(key.into(), new.get(key).cloned().unwrap_or_default())),
-                None if path == "labels" => updated.clone_from(&new),
-                None => return Err(Error::invalid_argument(format!("field {path:?} of content {digest}"))),
-            }
-        }
-        labels::drop_empty(&mut updated);
-        info.labels = updated;
+        info.labels = labels::update(info.labels.clone(), &new, mask, &format!("content {digest}"))?;
         info.updated_at = SystemTime::now();
         Ok(info.clone())
     }
@@ -220,7 +222,8 @@ impl ContentWriter for Writer {
         let ingest = state.ingests.get(&self.reference).ok_or_else(|| no_ingest(&self.reference))?;
         let (size_bytes, digest) = (ingest.data.len() as u64, digest_of(&ingest.data));
         if how.total_bytes > 0 && how.total_bytes != size_bytes {
-            return Err(Error::failed_precondition(format!("{size_bytes} bytes, not {}", how.total_bytes)));
+            let text = format!("commit: size validation {size_bytes} != {}", how.total_bytes);
+            return Err(Error::failed_precondition(text));
         }
         if how.expected.as_ref().is_some_and(|expected| *expected != digest) {
             return Err(Error::failed_precondition(format!("unexpected commit digest {digest}")));

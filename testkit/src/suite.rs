@@ -6,6 +6,8 @@
 //! container_store_suite!(metadata, |dir| async move { Arc::new(MetadataContainers::open(&dir)) as Arc<dyn ContainerStore> });
 //! ```
 //!
+//! `snapshotter_suite!(overlayfs, root, |dir| ..)` runs each test as root, isolated.
+//!
 //! Each promise becomes one test of its own. Promises are containerd's, seen in the answers of the real daemon.
 
 use std::future::Future;
@@ -16,9 +18,11 @@ use gantry_core::{Context, ErrorKind, ItemStream, Labels, Namespace, Result};
 
 pub mod containers;
 pub mod content;
+pub mod events;
 pub mod images;
 pub mod leases;
 pub mod namespaces;
+pub mod sandboxes;
 pub mod snapshots;
 
 /// Runs one promise to its end on a runtime of its own.
@@ -28,17 +32,24 @@ pub fn play<Story: Future<Output = ()>>(story: Story) {
     runtime.expect("a runtime starts").block_on(story);
 }
 
-/// Makes one test of each promise of a suite.
+/// Makes one test of each promise of a suite. With `root` before what opens it, each is run as root, isolated.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! suite_of {
+    ($module:ident, $suite:ident, root $open:expr, [$($promise:ident),* $(,)?]) => {
+        $crate::suite_of!(@ $module, $suite, root, $open, [$($promise),*]);
+    };
     ($module:ident, $suite:ident, $open:expr, [$($promise:ident),* $(,)?]) => {
+        $crate::suite_of!(@ $module, $suite, anyone, $open, [$($promise),*]);
+    };
+    (@ $module:ident, $suite:ident, $who:ident, $open:expr, [$($promise:ident),*]) => {
         mod $module {
             #[allow(unused_imports)]
             use super::*;
             $(
                 #[test]
                 fn $promise() {
+                    $crate::suite_as!($who);
                     let dir = tempfile::tempdir().expect("a temporary directory");
                     let open = $open;
                     let path = dir.path().to_path_buf();
@@ -50,6 +61,16 @@ macro_rules! suite_of {
             )*
         }
     };
+}
+
+/// As whom a promise is tested.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! suite_as {
+    (root) => {
+        $crate::root!();
+    };
+    (anyone) => {};
 }
 
 /// A call in the namespace `name`.

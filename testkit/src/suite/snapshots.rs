@@ -10,11 +10,17 @@ use super::{all, cx, filters, labels, mask, refused};
 /// Tests that what `$open` opens keeps snapshots as it should.
 #[macro_export]
 macro_rules! snapshotter_suite {
+    ($module:ident, root, $open:expr) => {
+        $crate::snapshotter_suite!(@ $module, root $open);
+    };
     ($module:ident, $open:expr) => {
+        $crate::snapshotter_suite!(@ $module, $open);
+    };
+    (@ $module:ident, $($open:tt)*) => {
         $crate::suite_of!(
             $module,
             snapshots,
-            $open,
+            $($open)*,
             [
                 prepare_makes_an_active_snapshot,
                 commit_removes_the_active_key,

@@ -8,11 +8,12 @@ use gantry_core::content::ContentStore;
 use gantry_core::images::ImageStore;
 use gantry_core::leases::LeaseManager;
 use gantry_core::namespaces::NamespaceStore;
+use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
 use gantry_metadata::Metadata;
 use gantry_testkit::{
     container_store_suite, content_store_suite, image_store_suite, lease_manager_suite,
-    namespace_store_suite, snapshotter_suite,
+    namespace_store_suite, sandbox_store_suite, snapshotter_suite,
 };
 
 use crate::support::World;
@@ -40,4 +41,7 @@ content_store_suite!(content, |dir| async move {
 });
 snapshotter_suite!(snapshots, |dir| async move {
     Arc::new(metadata(dir).await.snapshotter("plain").expect("the driver is there")) as Arc<dyn Snapshotter>
+});
+sandbox_store_suite!(sandboxes, |dir| async move {
+    Arc::new(metadata(dir).await.sandboxes()) as Arc<dyn SandboxStore>
 });
