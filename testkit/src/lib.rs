@@ -5,7 +5,8 @@
 //! or by [`FakeRegistry`] (with faults on request), and is used through [`Ctr`] on a [`Daemon`].
 //! [`Leftovers`] names everything that a story did not clean up.
 //!
-//! [`suite`] holds what every implementation of a trait of `core` promises, [`properties`] what holds for any input.
+//! [`suite`] holds what every implementation of a trait of `core` promises, [`properties`] what holds for any input,
+//! [`model`] plays random operations on all nouns together.
 //!
 //! This crate knows no plugin and nothing of a daemon's inside: it sees binaries and sockets. It is
 //! only ever a dev-dependency, so its fixtures panic with a message rather than return errors.
@@ -24,6 +25,7 @@ mod http;
 mod image;
 pub mod isolate;
 mod leftovers;
+pub mod model;
 mod normalise;
 pub mod properties;
 mod registry;

@@ -8,6 +8,7 @@ mod contract;
 mod crash;
 mod images;
 mod leases;
+mod model;
 mod namespaces;
 mod sandboxes;
 mod snapshots;
