@@ -159,7 +159,8 @@ fn payload_disk(dir: &Path, args: &[&str]) -> Result<PathBuf> {
     }
     copy_stripped(&test_binary()?, &tree.join("bin/e2e"))?;
     let ours = ["gantryd", "gantry", "containerd-shim-runc-v2"].map(|name| (target("debug"), "bin", name));
-    let theirs = ["debian_container", "ctr"].map(|name| (target("go"), "go", name));
+    let theirs = ["debian_container", "ctr", "containerd", "containerd-shim-runc-v2"];
+    let theirs = theirs.map(|name| (target("go"), "go", name));
     let example = [(target("debug/examples"), "bin/examples", "debian_container")];
     for (from, to, name) in ours.into_iter().chain(theirs).chain(example) {
         let built = from.join(name);
