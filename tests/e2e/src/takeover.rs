@@ -232,6 +232,10 @@ fn changes_hands(peer: &Program) {
     {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
+    let json = refused(dir, &["--takeover-format=json"]);
+    let json = &json[..json.find("gantryd: ").unwrap()];
+    let report: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(report["namespaces"]["alpha"]["images"], TAGS + 1, "{report}");
     assert!(!root.join("gantry").exists(), "a check writes nothing");
     let mut gantryd = options(Program::gantryd(), dir).argument("--takeover=on").start();
     assert_told(&gantryd, &before, "after the takeover");

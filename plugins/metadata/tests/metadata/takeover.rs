@@ -14,6 +14,7 @@ use gantry_core::images::ImageStore as _;
 use gantry_core::leases::LeaseManager as _;
 use gantry_core::mount::Mount;
 use gantry_core::namespaces::NamespaceStore as _;
+use gantry_core::sandboxes::SandboxStore as _;
 use gantry_core::snapshots::{
     DriverSnapshot, NewSnapshot, SnapshotDriver, SnapshotId, SnapshotKind, SnapshotUsage, Snapshotter as _,
 };
@@ -424,4 +425,79 @@ async fn files_with_changed_bytes_are_taken_over_whole_or_not_at_all() {
         let _ = fs::remove_dir_all(left.path("gantry"));
     }
     assert!(refused > 0 && failed > 0 && taken > 0, "{refused} {failed} {taken}");
+}
+
+/// Written with bbolt: one record of each noun, where v1.1 and v1.4 of the schema keep it.
+const LAYOUTS: [(&str, &[u8], usize); 2] = [
+    ("v1.1", include_bytes!("data/meta-v1.1.db.gz"), 1),
+    ("v1.4", include_bytes!("data/meta-v1.4.db.gz"), 2),
+];
+
+#[tokio::test]
+async fn older_and_newer_layouts_are_read_alike() {
+    for (schema, recorded, ingests) in LAYOUTS {
+        let left = Left::new();
+        fs::write(left.meta(), unpacked(recorded)).unwrap();
+        let report = left.taken().await;
+        assert_eq!((report.schema.as_str(), report.namespaces["one"].ingests), (schema, ingests));
+        let metadata = left.open().await;
+        let namespaces = metadata.namespaces().list(&cx("one")).await.unwrap();
+        assert_eq!(
+            namespaces.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(),
+            ["one", "three", "two"]
+        );
+        let created = UNIX_EPOCH + Duration::new(1_580_695_506, 789);
+        let updated = UNIX_EPOCH - Duration::new(2_524_525_201, 0) + Duration::from_nanos(1);
+        let any = |kind: &str, value: &'static str| Some(gantry_core::Any::new(kind, value));
+
+        let image = metadata.images().get(&cx("one"), "name").await.unwrap();
+        assert_eq!((image.created_at, image.updated_at), (created, updated));
+        assert_eq!((image.target.digest.as_str(), image.target.size_bytes), (LAYER, 77));
+        assert_eq!(
+            (image.target.media_type.as_str(), &image.target.annotations["org.example"]),
+            ("m/t", &"note".into())
+        );
+        assert_eq!(image.labels, labels(&[("containerd.io/gc.ref.image", "x")]));
+
+        let container = metadata.containers().get(&cx("one"), "web").await.unwrap();
+        assert_eq!((container.created_at, container.updated_at), (created, updated));
+        assert_eq!((container.spec, container.runtime.options), (any("s", "spec"), any("o", "options")));
+        assert_eq!((container.sandbox.as_str(), container.snapshot_key.as_str()), ("pod", "k"));
+        assert_eq!(container.extensions.get("ext"), any("e", "x").as_ref());
+
+        let sandbox = metadata.sandboxes().get(&cx("two"), "pod").await.unwrap();
+        assert_eq!((sandbox.created_at, sandbox.updated_at), (created, updated));
+        assert_eq!((sandbox.spec, sandbox.runtime.options), (any("spec/type", "spec"), any("o", "options")));
+        assert_eq!((sandbox.sandboxer.as_str(), &sandbox.labels["pod"]), ("podsandbox", &"web".into()));
+        assert_eq!(sandbox.extensions.get("ext"), any("e", "x").as_ref());
+
+        let lease = LeaseId::parse("all").unwrap();
+        let kept = metadata.leases().resources(&cx("one"), &lease).await.unwrap();
+        let kept: Vec<_> = kept.iter().map(|kept| (kept.kind.as_str(), kept.id.as_str())).collect();
+        let wanted =
+            [("content", LAYER), ("images", "name"), ("ingests", "leased ref"), ("snapshots/overlayfs", "k")];
+        assert_eq!(kept, wanted);
+        let found = metadata.leases().list(&cx("one"), &[]).await.unwrap();
+        assert_eq!(
+            (found[0].created_at, found[0].labels.clone()),
+            (created, labels(&[("containerd.io/gc.flat", "yes")]))
+        );
+        metadata.close(Duration::from_secs(5)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_known_is_refused_by_its_name() {
+    let left = Left::new();
+    // The version is a value of one byte: a signed number, so 10 is 5.
+    let mut bytes = unpacked(META);
+    let key = b"version";
+    let places: Vec<usize> = (0..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(key)).collect();
+    for at in places {
+        bytes[at + key.len()] = 10;
+    }
+    fs::write(left.meta(), bytes).unwrap();
+    let error = take_over(left.root(), Takeover::On, BTreeSet::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(error.to_string().contains("v1.5"), "{error}");
 }
