@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod any;
+pub mod collection;
 pub mod containers;
 pub mod content;
 pub mod context;
@@ -22,10 +23,12 @@ pub mod introspection;
 pub mod labels;
 pub mod leases;
 pub mod mount;
+pub mod mounts;
 pub mod namespaces;
 pub mod platforms;
 pub mod sandboxes;
 pub mod snapshots;
+pub mod streaming;
 pub mod tasks;
 pub mod time;
 pub mod wire_names;

@@ -32,9 +32,11 @@ pub mod health;
 pub mod images;
 pub mod introspection;
 pub mod leases;
+pub mod mounts;
 pub mod namespaces;
 pub mod sandboxes;
 pub mod snapshots;
+pub mod streaming;
 pub mod tasks;
 pub mod version;
 

@@ -11,17 +11,18 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
+use gantry_core::streaming::StreamManager;
 use gantry_core::tasks::TaskManager;
 use tonic::service::Routes;
 
 use crate::jobs::JobSet;
 use crate::message::MAX_MESSAGE_BYTES;
 
-/// The services of a daemon. What is absent, and every service not listed here (sandbox controller, mounts, transfer,
-/// streaming), answers UNIMPLEMENTED to every method.
+/// The services of a daemon. What is absent, and every service not listed here (sandbox controller, transfer), answers UNIMPLEMENTED to every method.
 #[derive(Clone, Default)]
 pub struct Services {
     /// The version that `Version` answers.
@@ -52,6 +53,10 @@ pub struct Services {
     pub tasks: Option<Arc<dyn TaskManager>>,
     /// The sandbox store.
     pub sandboxes: Option<Arc<dyn SandboxStore>>,
+    /// Activated mounts.
+    pub mounts: Option<Arc<dyn MountManager>>,
+    /// Streams that clients open by name.
+    pub streams: Option<Arc<dyn StreamManager>>,
 }
 
 macro_rules! limited {
@@ -99,6 +104,12 @@ impl Services {
         add!(self.events, pb::events::v1::events_server::EventsServer, crate::events::GrpcEvents);
         add!(self.tasks, pb::tasks::v1::tasks_server::TasksServer, crate::tasks::GrpcTasks);
         add!(self.sandboxes, pb::sandbox::v1::store_server::StoreServer, crate::sandboxes::GrpcSandboxes);
+        add!(self.mounts, pb::mounts::v1::mounts_server::MountsServer, crate::mounts::GrpcMounts);
+        add!(
+            self.streams,
+            pb::streaming::v1::streaming_server::StreamingServer,
+            crate::streaming::GrpcStreams
+        );
         let snapshots = crate::snapshots::GrpcSnapshots::new(self.snapshotters, jobs.clone());
         routes =
             routes.add_service(limited!(pb::snapshots::v1::snapshots_server::SnapshotsServer, snapshots));

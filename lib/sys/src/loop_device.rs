@@ -11,6 +11,8 @@ use gantry_core::{Error, Result, ResultExt};
 const MAX_TRIES: usize = 64;
 
 /// Source: the kernel's `linux/loop.h`.
+const LOOP_SET_STATUS64: u64 = 0x4C04;
+const LOOP_GET_STATUS64: u64 = 0x4C05;
 const LOOP_CONFIGURE: u64 = 0x4C0A;
 const LOOP_CTL_GET_FREE: u64 = 0x4C82;
 const LO_FLAGS_READ_ONLY: u32 = 1;
@@ -75,6 +77,50 @@ impl LoopDevice {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves the file attached until [`release`] is called.
+    ///
+    /// # Errors
+    /// Those of the system; the file is let go of then.
+    pub fn keep(self) -> Result<()> {
+        set_flag(&self._device, &self.path, LO_FLAGS_AUTOCLEAR, false)
+    }
+}
+
+/// Lets the device at `path` go of its file once nothing has it mounted or open. A device without a file, or that is not there,
+/// is no error.
+///
+/// # Errors
+/// `InvalidArgument` if `path` is no loop device.
+pub fn release(path: &Path) -> Result<()> {
+    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str).and_then(|name| name.strip_prefix("loop"));
+    if !name.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(Error::invalid_argument(format!("{path:?} is no loop device")));
+    }
+    let device = match File::open(path) {
+        Ok(device) => device,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(error).context(format!("open {path:?}"))),
+    };
+    match set_flag(&device, path, LO_FLAGS_AUTOCLEAR, true) {
+        Err(error) if error.os_error() == Some(libc::ENXIO) => Ok(()),
+        done => done,
+    }
+}
+
+fn set_flag(device: &File, path: &Path, flag: u32, on: bool) -> Result<()> {
+    let failed = |step: &str| Error::io(io::Error::last_os_error()).context(format!("{step} {path:?}"));
+    // SAFETY: the structure is plain numbers for which all zeroes is a valid value.
+    let mut info: LoopInfo = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes a loop_info64, which `info` is and stays during the call.
+    let asked = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) };
+    if asked != 0 {
+        return Err(failed("look at"));
+    }
+    info.flags = if on { info.flags | flag } else { info.flags & !flag };
+    // SAFETY: the request reads a loop_info64, which `info` is and stays during the call.
+    let set = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64 as _, &raw const info) };
+    if set == 0 { Ok(()) } else { Err(failed("set a flag of")) }
 }
 
 fn attach(file: OwnedFd, read_only: bool) -> Result<LoopDevice> {
@@ -134,6 +180,15 @@ mod tests {
         assert_eq!(&start, b"disk");
         let other = LoopDevice::attach(&path, false).unwrap();
         assert_ne!(device.path(), other.path());
+        let kept = device.path().to_owned();
+        device.keep().unwrap();
+        let backing = Path::new("/sys/block").join(kept.file_name().unwrap()).join("loop/backing_file");
+        assert!(backing.exists(), "it stays attached");
+        for _ in 0..2 {
+            release(&kept).unwrap();
+        }
+        gantry_testkit::eventually("the device to let go", || (!backing.exists()).then_some(()));
+        assert_eq!(release(dir.path()).unwrap_err().kind(), ErrorKind::InvalidArgument);
         let error = LoopDevice::attach(dir.path(), true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert_eq!(LoopDevice::attach(&dir.path().join("no"), true).unwrap_err().kind(), ErrorKind::NotFound);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
+use gantry_core::collection::Collection;
 use gantry_core::content::ContentStore;
 use gantry_core::events::EventPublisher;
 use gantry_core::snapshots::SnapshotDriver;
@@ -22,6 +23,7 @@ use crate::content::MetadataContent;
 use crate::images::MetadataImages;
 use crate::leases::MetadataLeases;
 use crate::locks::KeyLocks;
+use crate::mounts::MetadataMounts;
 use crate::namespaces::MetadataNamespaces;
 use crate::recovery::Recovery;
 use crate::sandboxes::MetadataSandboxes;
@@ -95,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) collector: Collector,
     pub(crate) garbage: Garbage,
+    /// Keepers of other things that a collection takes along.
+    pub(crate) others: Mutex<Vec<Arc<dyn Collection>>>,
     pub(crate) pending: Pending,
     /// Snapshotters whose retired directories wait to be deleted.
     pub(crate) purges: Mutex<HashSet<String>>,
@@ -219,6 +223,7 @@ impl Metadata {
             recorder,
             collector: Collector::default(),
             garbage: Garbage::default(),
+            others: Mutex::default(),
             pending: Pending::default(),
             purges: Mutex::default(),
             purge_locks: KeyLocks::default(),
@@ -262,6 +267,11 @@ impl Metadata {
         MetadataSandboxes::new(Arc::clone(&self.inner))
     }
 
+    /// The records of activated mounts.
+    pub fn mounts(&self) -> MetadataMounts {
+        MetadataMounts::new(Arc::clone(&self.inner))
+    }
+
     /// One snapshotter by its driver's name, if there is such a driver.
     pub fn snapshotter(&self, name: &str) -> Option<MetadataSnapshotter> {
         let driver = self.inner.drivers.get(name)?;
@@ -299,6 +309,11 @@ impl Metadata {
     /// Those of the database.
     pub async fn collect(&self) -> Result<CollectionStats> {
         self.inner.collect().await
+    }
+
+    /// Lets every collection to come take along what `others` keeps.
+    pub fn collect_with(&self, others: Arc<dyn Collection>) {
+        self.inner.add_collection(others);
     }
 
     /// Schedules collections, and makes committed snapshots durable in the background, until `shutdown`.

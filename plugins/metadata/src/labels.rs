@@ -17,13 +17,14 @@ pub(crate) enum Owner {
     Snapshot = 5,
     Lease = 6,
     Sandbox = 7,
+    Mount = 8,
 }
 
 impl Owner {
     /// The kind that the tables call `number`.
     pub(crate) fn from_number(number: i64) -> Option<Owner> {
         use Owner::*;
-        [Namespace, Container, Image, Blob, Snapshot, Lease, Sandbox]
+        [Namespace, Container, Image, Blob, Snapshot, Lease, Sandbox, Mount]
             .into_iter()
             .find(|owner| *owner as i64 == number)
     }

@@ -3,7 +3,7 @@
 //! [`Metadata`] opens the one database and hands out a store per noun, each an implementation of a trait of `gantry_core`:
 //! [`MetadataNamespaces`], [`MetadataContainers`], [`MetadataImages`], [`MetadataLeases`], [`MetadataContent`] (a namespaced view
 //! on a content store that knows no namespaces), [`MetadataSnapshotter`] (names for the directories of a
-//! [`SnapshotDriver`](gantry_core::snapshots::SnapshotDriver)) and [`MetadataSandboxes`]. It collects what nothing refers to any
+//! [`SnapshotDriver`](gantry_core::snapshots::SnapshotDriver)), [`MetadataSandboxes`] and [`MetadataMounts`]. It collects what nothing refers to any
 //! more. Events are left to `plugins/services`, but for those about what a collection removed.
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ mod ingests;
 mod labels;
 mod leases;
 mod locks;
+mod mounts;
 mod namespaces;
 mod paging;
 mod recovery;
@@ -35,6 +36,7 @@ pub use database::{ContentSharing, Metadata, MetadataConfig, MetadataParts};
 pub use gantry_store::{Boot, LastStop};
 pub use images::MetadataImages;
 pub use leases::MetadataLeases;
+pub use mounts::MetadataMounts;
 pub use namespaces::MetadataNamespaces;
 pub use recovery::{Recovery, SnapshotName};
 pub use sandboxes::MetadataSandboxes;

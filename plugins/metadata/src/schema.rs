@@ -6,6 +6,7 @@ use gantry_store::Migration;
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { name: "first tables", sql: FIRST },
     Migration { name: "directories of snapshots", sql: SNAPSHOT_DIRECTORIES },
+    Migration { name: "active mounts", sql: MOUNTS },
 ];
 
 /// A snapshot's directory has a number of its own: those that another program made are numbered by each snapshotter, and ids
@@ -137,9 +138,33 @@ CREATE TRIGGER sandboxes_gone AFTER DELETE ON sandboxes BEGIN
     DELETE FROM extensions WHERE kind = 7 AND owner = OLD.id; END;
 ";
 
+/// Activations of mount lists. `lease` is a name, which need not exist. Options and data are texts that each end with a zero byte.
+const MOUNTS: &str = "
+CREATE TABLE mounts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    lease TEXT, boot_id TEXT NOT NULL, finished INTEGER NOT NULL, pinned INTEGER NOT NULL,
+    created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+    UNIQUE (namespace, name)
+) STRICT;
+-- mount_point is null for what is left to the caller.
+CREATE TABLE mount_entries (
+    mount INTEGER NOT NULL REFERENCES mounts (id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    type TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, options BLOB NOT NULL,
+    mount_point TEXT, mounted_at TEXT, data BLOB,
+    PRIMARY KEY (mount, position)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER mounts_gone AFTER DELETE ON mounts BEGIN
+    DELETE FROM labels WHERE kind = 8 AND owner = OLD.id; END;
+-- Who refers to streams and mounts.
+CREATE INDEX labels_others ON labels (value, key, kind, owner)
+    WHERE ((key >= 'containerd.io/gc.ref.mount' AND key < 'containerd.io/gc.ref.mounu')
+    OR (key >= 'containerd.io/gc.ref.stream' AND key < 'containerd.io/gc.ref.strean'));
+";
+
 #[cfg(test)]
 mod tests {
-    use gantry_store::{Store, StoreOptions, params};
+    use gantry_store::{Reading, Store, StoreOptions, Writing, params};
 
     use super::MIGRATIONS;
 
@@ -165,5 +190,50 @@ mod tests {
         store.write(move |db| db.execute(new, params![8, "native"]).map(drop)).await.unwrap();
         store.write(move |db| db.execute(new, params![9, "overlayfs"]).map(drop)).await.unwrap_err();
         store.close(true).await.unwrap();
+    }
+
+    /// Opens the file with the first `version` steps only.
+    fn open(path: &std::path::Path, version: usize) -> Store {
+        Store::open(StoreOptions::new(path, &MIGRATIONS[..version])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn mounts_are_added_to_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let before = open(&path, 2);
+        let write = |db: &Writing<'_>| {
+            db.insert("INSERT INTO namespaces (name) VALUES ('n')", [])?;
+            db.execute("INSERT INTO labels VALUES (1, 1, 'containerd.io/gc.ref.mount.x', 'm')", []).map(drop)
+        };
+        before.write(write).await.unwrap();
+        before.close(true).await.unwrap();
+        let after = open(&path, 3);
+        let write = |db: &Writing<'_>| {
+            let sql = "INSERT INTO mounts VALUES (NULL, 'n', 'm', NULL, 'b', 0, 0, '0.0', '0.0')";
+            let id = db.insert(sql, [])?;
+            db.execute("INSERT INTO labels VALUES (8, ?1, 'k', 'v')", [id])?;
+            db.execute("INSERT INTO mount_entries VALUES (?1, 0, 't', 's', '', x'', NULL, NULL, NULL)", [id])
+        };
+        after.write(write).await.unwrap();
+        let count = |sql: &'static str| {
+            let read = move |db: &Reading<'_>| db.one(sql, [], |row| row.get::<i64>(0));
+            let read = after.read(read);
+            async { read.await.unwrap().unwrap() }
+        };
+        assert_eq!(
+            count(
+                "SELECT count(*) FROM labels INDEXED BY labels_others WHERE \
+             ((key >= 'containerd.io/gc.ref.mount' AND key < 'containerd.io/gc.ref.mounu') \
+             OR (key >= 'containerd.io/gc.ref.stream' AND key < 'containerd.io/gc.ref.strean'))"
+            )
+            .await,
+            1
+        );
+        after.write(|db| db.execute("DELETE FROM mounts", [])).await.unwrap();
+        assert_eq!(count("SELECT count(*) FROM labels WHERE kind = 8").await, 0);
+        assert_eq!(count("SELECT count(*) FROM mount_entries").await, 0);
+        assert_eq!(count("SELECT count(*) FROM namespaces").await, 1);
+        after.close(true).await.unwrap();
     }
 }

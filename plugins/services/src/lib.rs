@@ -11,6 +11,7 @@ mod images;
 mod introspection;
 mod namespaces;
 mod snapshots;
+mod streams;
 mod tasks;
 
 pub use containers::ContainersService;
@@ -20,4 +21,5 @@ pub use images::ImagesService;
 pub use introspection::{IntrospectionService, PluginList};
 pub use namespaces::NamespacesService;
 pub use snapshots::SnapshotsService;
+pub use streams::StreamsService;
 pub use tasks::TasksService;

@@ -12,6 +12,7 @@ use gantry_core::leases::LeaseManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
+use gantry_core::streaming::StreamManager;
 use gantry_core::tasks::TaskManager;
 use gantry_plugin::{Plugin, PluginKind};
 
@@ -50,6 +51,8 @@ thin! {
     NAMESPACES, "namespaces", Service, [dyn NamespaceStore];
     /// Sandbox records.
     SANDBOXES, "sandboxes", SandboxStore, [dyn SandboxStore];
+    /// Streams that clients open by name.
+    STREAMING, "streaming", Streaming, [dyn StreamManager];
     /// Tasks.
     TASKS, "tasks", Service, [dyn TaskManager];
 }

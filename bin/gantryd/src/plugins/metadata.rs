@@ -12,8 +12,10 @@ use gantry_core::leases::LeaseManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::{SnapshotDriver, Snapshotter};
+use gantry_core::streaming::StreamManager;
 use gantry_metadata::{CollectionConfig, Metadata, MetadataConfig, MetadataParts};
 use gantry_plugin::{Plugin, PluginKind};
+use gantry_services::StreamsService;
 
 use super::Jobs;
 use crate::config::{self, CollectionSection, Config, MetadataSection};
@@ -128,6 +130,19 @@ pub(super) const SANDBOXES: Plugin = Plugin {
     init: |ic| {
         let sandboxes = ic.get::<dyn SandboxStore>(PluginKind::Metadata)?;
         ic.put::<dyn SandboxStore>(PluginKind::SandboxStore, sandboxes);
+        Ok(())
+    },
+};
+
+/// Open streams, collected with their leases.
+pub(super) const STREAMS: Plugin = Plugin {
+    kind: PluginKind::Streaming,
+    id: "manager",
+    requires: &[PluginKind::Metadata],
+    init: |ic| {
+        let streams = Arc::new(StreamsService::default());
+        ic.get::<Metadata>(PluginKind::Metadata)?.collect_with(Arc::clone(&streams) as Arc<_>);
+        ic.put::<dyn StreamManager>(PluginKind::Streaming, streams);
         Ok(())
     },
 };

@@ -11,9 +11,11 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
+use gantry_core::streaming::StreamManager;
 use gantry_core::tasks::TaskManager;
 use gantry_core::{Error, Result};
 use gantry_plugin::{Loaded, Plugin, PluginKind};
@@ -58,6 +60,8 @@ pub(super) const GRPC: Plugin = Plugin {
             events: ic.get::<dyn EventService>(PluginKind::Grpc).ok(),
             tasks: ic.get::<dyn TaskManager>(PluginKind::Grpc).ok(),
             sandboxes: ic.get::<dyn SandboxStore>(PluginKind::Grpc).ok(),
+            mounts: ic.get::<dyn MountManager>(PluginKind::Grpc).ok(),
+            streams: ic.get::<dyn StreamManager>(PluginKind::Grpc).ok(),
         };
         ic.put::<Services>(PluginKind::Server, Arc::new(services));
         Ok(())

@@ -31,7 +31,6 @@ async fn services_that_are_not_there_are_unimplemented() {
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         "containerd.services.mounts.v1.Mounts/Activate",
         "containerd.services.transfer.v1.Transfer/Transfer",
-        "containerd.services.streaming.v1.Streaming/Stream",
         "containerd.services.sandbox.v1.Controller/Create",
         "containerd.services.sandbox.v1.Controller/Platform",
     ] {

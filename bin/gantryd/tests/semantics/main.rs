@@ -19,6 +19,7 @@ mod namespaces;
 mod raw;
 mod sandboxes;
 mod snapshots;
+mod streams;
 mod subscription;
 mod support;
 mod write;

@@ -66,7 +66,7 @@ impl NodeKind {
         })
     }
 
-    fn of_owner(number: i64) -> Option<NodeKind> {
+    pub(super) fn of_owner(number: i64) -> Option<NodeKind> {
         Some(match Owner::from_number(number)? {
             Owner::Container => NodeKind::Container,
             Owner::Image => NodeKind::Image,
@@ -74,7 +74,7 @@ impl NodeKind {
             Owner::Snapshot => NodeKind::Snapshot,
             Owner::Lease => NodeKind::Lease,
             Owner::Sandbox => NodeKind::Sandbox,
-            Owner::Namespace => return None,
+            Owner::Namespace | Owner::Mount => return None,
         })
     }
 }
@@ -325,7 +325,7 @@ pub(crate) fn ids(db: &Reading<'_>, kind: NodeKind) -> Result<Vec<i64>> {
     db.all(&format!("SELECT id FROM {}", kind.table()), [], |row| row.get(0))
 }
 
-fn namespace_of(db: &Reading<'_>, node: Node) -> Result<Option<String>> {
+pub(super) fn namespace_of(db: &Reading<'_>, node: Node) -> Result<Option<String>> {
     db.one(&format!("SELECT namespace FROM {} WHERE id = ?1", node.kind.table()), params![node.id], |row| {
         row.get(0)
     })
@@ -353,7 +353,7 @@ fn target_of(db: &Reading<'_>, node: Node) -> Result<Option<Target>> {
 }
 
 /// The object of that name, if there is one.
-fn find(db: &Reading<'_>, namespace: &str, target: &Target) -> Result<Option<Node>> {
+pub(super) fn find(db: &Reading<'_>, namespace: &str, target: &Target) -> Result<Option<Node>> {
     let (kind, id) = match target {
         Target::Content(digest) => {
             let sql = "SELECT id FROM blobs WHERE namespace = ?1 AND digest = ?2";

@@ -13,6 +13,7 @@
 mod changes;
 mod garbage;
 mod mark;
+mod others;
 mod references;
 mod sweep;
 
@@ -46,6 +47,8 @@ pub struct CollectionStats {
     pub ingests: u64,
     /// Snapshots that were removed.
     pub snapshots: u64,
+    /// Streams and mounts that were ended.
+    pub others: u64,
 }
 
 /// Lets one collection run at a time, and those who wait share the next.
@@ -102,6 +105,7 @@ impl Inner {
             self.pending.deleted();
         }
         let mut stats = outcome?;
+        stats.others = self.collect_others().await;
         stats.elapsed = started.elapsed();
         self.remove_garbage().await;
         tracing::debug!(elapsed_ms = stats.elapsed.as_millis(), ?stats, "garbage collected");
