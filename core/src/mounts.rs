@@ -67,6 +67,11 @@ pub struct ActivateMounts {
 /// Activates mount lists, by namespace.
 #[async_trait]
 pub trait MountManager: Send + Sync {
+    /// Whether anything in `mounts` may be for a manager; if not, activating them would be `Unimplemented`.
+    fn is_for(&self, _mounts: &[Mount]) -> bool {
+        true
+    }
+
     /// Performs `mounts` as far as needed. Under a lease it lives as long as the lease.
     ///
     /// # Errors

@@ -76,5 +76,7 @@ pub const TYPE_CGROUP2_METRICS: &str = "io.containerd.cgroups.v2.Metrics";
 pub const SHIM_RUNC_BINARY: &str = "containerd-shim-runc-v2";
 /// OCI annotation: containers with the same value share a shim.
 pub const ANNOTATION_SHIM_GROUP: &str = "io.containerd.runc.v2.group";
+/// What a shim says about itself: the types of mounts that it performs, separated by commas. Source: features E47.
+pub const ANNOTATION_ALLOW_MOUNTS: &str = "containerd.io/runtime-allow-mounts";
 /// OCI annotation of CRI: the pod's sandbox, which groups shims too.
 pub const ANNOTATION_SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";

@@ -3,4 +3,4 @@
 pub use gantry_api::containerd::runtime::bootstrap::v1::{BootstrapParams, Extension, LogLevel};
 pub use gantry_api::containerd::services::events::ttrpc::v1::ForwardRequest;
 pub use gantry_api::containerd::task::v3::DeleteResponse;
-pub use gantry_api::containerd::types::RuntimeRequest;
+pub use gantry_api::containerd::types::{RuntimeInfo, RuntimeRequest};

@@ -93,7 +93,8 @@ impl LoopDevice {
 /// # Errors
 /// `InvalidArgument` if `path` is no loop device.
 pub fn release(path: &Path) -> Result<()> {
-    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str).and_then(|name| name.strip_prefix("loop"));
+    let name =
+        path.strip_prefix("/dev").ok().and_then(Path::to_str).and_then(|name| name.strip_prefix("loop"));
     if !name.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err(Error::invalid_argument(format!("{path:?} is no loop device")));
     }

@@ -10,6 +10,7 @@ use gantry_core::content::{CommitContent, ContentStore, ContentWriter, OpenWrite
 use gantry_core::diff::{ApplyDiff, CompareDiff, DiffApplier, DiffComparer};
 use gantry_core::field_mask::FieldMask;
 use gantry_core::mount::Mount;
+use gantry_core::mounts::{ActivateMounts, MountManager};
 use gantry_core::wire_names::LABEL_UNCOMPRESSED;
 use gantry_core::{Context, Descriptor, Digest, Error, ErrorKind, IngestRef, Labels, Result, ResultExt};
 use gantry_oci::media_types;
@@ -27,12 +28,19 @@ pub struct WalkingDiffer {
     temp: PathBuf,
     jobs: Jobs,
     processors: Vec<StreamProcessor>,
+    mounts: Option<Arc<dyn MountManager>>,
 }
 
 impl WalkingDiffer {
     /// Reads and writes layers in `content`; makes temporary mounts, where they are needed, below `temp`.
     pub fn new(content: Arc<dyn ContentStore>, temp: impl Into<PathBuf>) -> Self {
-        WalkingDiffer { content, temp: temp.into(), jobs: Jobs::default(), processors: Vec::new() }
+        WalkingDiffer {
+            content,
+            temp: temp.into(),
+            jobs: Jobs::default(),
+            processors: Vec::new(),
+            mounts: None,
+        }
     }
 
     /// Lets layers of other types go through these programs first. The first one that takes a type is used.
@@ -40,6 +48,28 @@ impl WalkingDiffer {
     pub fn with_processors(mut self, processors: Vec<StreamProcessor>) -> Self {
         self.processors = processors;
         self
+    }
+
+    /// Lets `mounts` perform what of a snapshot's mounts the kernel cannot.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: Arc<dyn MountManager>) -> Self {
+        self.mounts = Some(mounts);
+        self
+    }
+
+    /// The mounts that are left to do, and the name to deactivate the others by, if there are any.
+    async fn activated(&self, cx: &Context, mounts: &[Mount]) -> Result<(Vec<Mount>, Option<Active<'_>>)> {
+        let Some(manager) = self.mounts.as_deref().filter(|manager| manager.is_for(mounts)) else {
+            return Ok((mounts.to_vec(), None));
+        };
+        let name = format!("fs-diffapply-{}", made_up_ref());
+        // Ours alone: nobody else keeps it, and it ends with this process.
+        let how = ActivateMounts { pinned: true, ..ActivateMounts::default() };
+        match manager.activate(cx, &name, mounts, how).await {
+            Ok(active) => Ok((active.system, Some(Active { manager, name }))),
+            Err(error) if error.kind() == ErrorKind::Unimplemented => Ok((mounts.to_vec(), None)),
+            Err(error) => Err(error.context("activate mounts")),
+        }
     }
 
     /// Ends the write: gives the descriptor of the layer, which has its diff id as a label.
@@ -99,6 +129,7 @@ impl DiffApplier for WalkingDiffer {
             processor::chain(&self.processors, &layer.media_type, known).with_context(step)?;
         let compression = apply::compression(&media_type).with_context(step)?;
         let reader = self.content.reader(cx, &layer.digest).await.with_context(step)?;
+        let (mounts, active) = self.activated(cx, mounts).await.with_context(step)?;
         let application = Application {
             runtime: Handle::current(),
             temp: self.temp.clone(),
@@ -106,10 +137,14 @@ impl DiffApplier for WalkingDiffer {
             chain,
             payloads: how.payloads,
             compression,
-            mounts: mounts.to_vec(),
+            mounts,
             sync_fs: how.sync_fs,
         };
-        self.jobs.run(cx, move |cx| application.run(cx)).await.with_context(step)
+        let applied = self.jobs.run(cx, move |cx| application.run(cx)).await.with_context(step);
+        if let Some(active) = active {
+            active.end(cx).await;
+        }
+        applied
     }
 }
 
@@ -163,6 +198,20 @@ impl DiffComparer for WalkingDiffer {
             }
         }
         done.context("compute layer")
+    }
+}
+
+/// Mounts that were activated for one layer.
+struct Active<'a> {
+    manager: &'a dyn MountManager,
+    name: String,
+}
+
+impl Active<'_> {
+    async fn end(self, cx: &Context) {
+        if let Err(error) = self.manager.deactivate(&without_end(cx), &self.name).await {
+            tracing::warn!(name = self.name, %error, "the mounts of a layer stay for now");
+        }
     }
 }
 

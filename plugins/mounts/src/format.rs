@@ -24,8 +24,7 @@ fn fill(text: &str, before: &[ActiveMount]) -> Result<String> {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((plain, action)) = rest.split_once("{{") {
-        let (action, tail) =
-            action.split_once("}}").ok_or_else(|| Error::unknown("a {{ without its }}"))?;
+        let (action, tail) = action.split_once("}}").ok_or_else(|| Error::unknown("a {{ without its }}"))?;
         let (plain, action) = match action.strip_prefix('-') {
             Some(trimmed) if trimmed.starts_with(char::is_whitespace) => (plain.trim_end(), trimmed),
             _ => (plain, action),

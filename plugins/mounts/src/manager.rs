@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use gantry_core::collection::{Collectable, Collection};
 use gantry_core::mount::Mount;
 use gantry_core::mounts::{
-    ActivateMounts, ActiveMount, Activation, MountHandler, MountManager, MountRecord, MountRecords,
+    ActivateMounts, Activation, ActiveMount, MountHandler, MountManager, MountRecord, MountRecords,
 };
 use gantry_core::{Context, Error, ErrorKind, ItemStream, Result, ResultExt};
 use tokio::runtime::Handle;
@@ -75,7 +75,11 @@ impl LocalMounts {
         records.forget_lost().await.context("forget mounts of another boot")?;
         for record in records.all().await? {
             if !targets.dir(record.id).is_dir() {
-                tracing::info!(namespace = record.namespace, name = record.activation.name, "a mount is gone");
+                tracing::info!(
+                    namespace = record.namespace,
+                    name = record.activation.name,
+                    "a mount is gone"
+                );
                 records.remove(record.id).await?;
             }
         }
@@ -94,11 +98,6 @@ impl LocalMounts {
         let inner = Arc::clone(&manager.inner);
         manager.inner.jobs.spawn(async move { inner.tear_down_unknown().await });
         Ok(manager)
-    }
-
-    /// Whether anything in `mounts` is for a manager.
-    pub fn is_for(&self, mounts: &[Mount]) -> bool {
-        mounts.iter().any(|entry| entry.kind.contains('/') || self.inner.handlers.contains_key(&entry.kind))
     }
 
     async fn job<T: Send + 'static>(
@@ -165,7 +164,12 @@ impl Inner {
     }
 
     /// Makes a record and its directory. The name's lock is held.
-    async fn begin(self: &Arc<Self>, cx: &Context, name: &str, how: &ActivateMounts) -> Result<(u64, PathBuf)> {
+    async fn begin(
+        self: &Arc<Self>,
+        cx: &Context,
+        name: &str,
+        how: &ActivateMounts,
+    ) -> Result<(u64, PathBuf)> {
         for _ in 0..MAX_TRIES {
             let id = match self.records.begin(cx, name, how.labels.clone(), how.pinned).await {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -283,6 +287,10 @@ impl Inner {
 
 #[async_trait]
 impl MountManager for LocalMounts {
+    fn is_for(&self, mounts: &[Mount]) -> bool {
+        mounts.iter().any(|entry| entry.kind.contains('/') || self.inner.handlers.contains_key(&entry.kind))
+    }
+
     async fn activate(
         &self,
         cx: &Context,

@@ -98,11 +98,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display().to_string();
         let roots = Roots(vec![dir.path().to_owned()]);
-        let options = [
-            format!("{PREFIX}path={root}/a"),
-            "ro".to_owned(),
-            format!("{PREFIX}path={root}/a/b:0775"),
-        ];
+        let options =
+            [format!("{PREFIX}path={root}/a"), "ro".to_owned(), format!("{PREFIX}path={root}/a/b:0775")];
         for _ in 0..2 {
             assert_eq!(mkdir(with(&options), &roots).unwrap().options, ["ro"]);
         }
@@ -120,7 +117,9 @@ mod tests {
     fn options_have_a_form() {
         let wanted = Wanted::parse("path=/a:750:1:2").unwrap();
         assert_eq!(wanted, Wanted { path: "/a", mode: 0o750, owner: Some((1, 2)) });
-        for bad in ["", "/a", "path=/a:9", "path=/a:1777", "path=/a:755:1", "path=/a:755:x:1", "path=/a:755:1:-1"] {
+        for bad in
+            ["", "/a", "path=/a:9", "path=/a:1777", "path=/a:755:1", "path=/a:755:x:1", "path=/a:755:1:-1"]
+        {
             assert_eq!(Wanted::parse(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
         }
     }

@@ -161,9 +161,14 @@ mod tests {
 
     #[test]
     fn sizes_have_binary_units() {
-        for (text, bytes) in
-            [("7", 7), ("1k", 1024), ("1.5GiB", 3 << 29), ("2 MB", 2 << 20), ("1tb", 1 << 40), ("16T", 16 << 40)]
-        {
+        for (text, bytes) in [
+            ("7", 7),
+            ("1k", 1024),
+            ("1.5GiB", 3 << 29),
+            ("2 MB", 2 << 20),
+            ("1tb", 1 << 40),
+            ("16T", 16 << 40),
+        ] {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         for bad in ["", "k", "-1", "1x", "1..2", "1e9g", "99999999999999999999t"] {

@@ -95,11 +95,7 @@ impl Plan {
     ///
     /// # Errors
     /// `Unimplemented` if nothing is to be done; `InvalidArgument` for lists beyond all bounds.
-    pub(crate) fn of(
-        mounts: &[Mount],
-        how: &ActivateMounts,
-        handled: impl Fn(&str) -> bool,
-    ) -> Result<Plan> {
+    pub(crate) fn of(mounts: &[Mount], how: &ActivateMounts, handled: impl Fn(&str) -> bool) -> Result<Plan> {
         if mounts.len() > MAX_MOUNTS {
             let text = format!("too many mounts ({}): maximum {MAX_MOUNTS}", mounts.len());
             return Err(Error::invalid_argument(text));

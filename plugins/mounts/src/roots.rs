@@ -33,13 +33,15 @@ impl Roots {
         let Some((root, below)) = found else {
             return Err(Error::unimplemented(format!("no root configured for {step} of {path:?}")));
         };
-        if below.as_os_str().is_empty() || below.components().any(|part| !matches!(part, Component::Normal(_)))
+        if below.as_os_str().is_empty()
+            || below.components().any(|part| !matches!(part, Component::Normal(_)))
         {
             return Err(Error::invalid_argument(format!("path {path:?} for {step}")));
         }
-        let root = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(io::Error::from)
-            .with_context(|| format!("open {}", root.display()))?;
+        let root =
+            rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(io::Error::from)
+                .with_context(|| format!("open {}", root.display()))?;
         Ok(Place { root, below: below.to_owned() })
     }
 }

@@ -17,6 +17,7 @@ mod ledger;
 mod log;
 mod manager;
 mod recovery;
+mod rootfs;
 mod shim_binary;
 mod task;
 

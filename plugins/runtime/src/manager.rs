@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gantry_core::events::EventPublisher;
+use gantry_core::mounts::MountManager;
 use gantry_core::tasks::{ExitRecord, RuntimeCreate};
 use gantry_core::{ContainerId, Context, Error, ErrorKind, Namespace, Result, ResultExt};
 use gantry_shim::bootstrap::Answer;
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) commands: Commands,
     pub(crate) ledger: Arc<Ledger>,
     events: Arc<dyn EventPublisher>,
+    pub(crate) mounts: OnceLock<Arc<dyn MountManager>>,
     tasks: Mutex<HashMap<Key, Slot>>,
     found: Mutex<Found>,
     jobs: TaskTracker,
@@ -91,6 +93,7 @@ impl ShimTasks {
             commands: Commands::default(),
             ledger: Arc::default(),
             events,
+            mounts: OnceLock::new(),
             tasks: Mutex::default(),
             found: Mutex::default(),
             jobs: TaskTracker::new(),
@@ -99,6 +102,12 @@ impl ShimTasks {
         let tasks = ShimTasks { inner: Arc::new(inner) };
         tasks.find_bundles()?;
         Ok(tasks)
+    }
+
+    /// Lets `mounts` perform those mounts of root file systems that shims cannot. Only the first call counts.
+    pub fn set_mounts(&self, mounts: Arc<dyn MountManager>) {
+        // Tasks made with the first one must find it again.
+        let _ = self.inner.mounts.set(mounts);
     }
 
     /// The service that shims send their events to; the daemon serves it as [`crate::EVENTS_SERVICE`] on its ttrpc
@@ -263,7 +272,7 @@ impl Inner {
             tasks.insert(key(&bundle), Slot::Making);
         }
         let mut place = Place { inner: self, bundle: &bundle, kept: false };
-        let task = self.make(&bundle, new).await?;
+        let task = self.make(cx, &bundle, new).await?;
         place.kept = true;
         let pid = task.pid;
         // The number means this process now.
@@ -272,7 +281,7 @@ impl Inner {
         Ok(pid)
     }
 
-    async fn make(&self, bundle: &Bundle, new: RuntimeCreate) -> Result<Task> {
+    async fn make(&self, cx: &Context, bundle: &Bundle, mut new: RuntimeCreate) -> Result<Task> {
         let binary = match self.sandbox_shim(bundle, &new.sandbox_id) {
             Some((binary, _)) => binary,
             // Source: semantics, Tasks: an unknown runtime is UNKNOWN.
@@ -292,11 +301,23 @@ impl Inner {
             .await
             .map_err(|error| Error::with_source(ErrorKind::Internal, error))?
             .context("make bundle")?;
+        let id = bundle.id.as_str();
+        let rootfs = match self.rootfs(cx, id, &binary, std::mem::take(&mut new.rootfs)).await {
+            Ok(rootfs) => rootfs,
+            Err(error) => {
+                self.delete_bundle(bundle).await;
+                return Err(error);
+            }
+        };
+        new.rootfs = rootfs.mounts;
         let over = CancellationToken::new();
         self.follow_log(bundle, &over);
         let made = self.make_in(bundle, &binary, new, &over).await;
         if made.is_err() {
             over.cancel();
+            if rootfs.activated {
+                self.deactivate_rootfs(cx, id).await;
+            }
         }
         made
     }
@@ -393,6 +414,7 @@ impl Inner {
         let exit = client.delete(task.id(), "").await?;
         self.end_shim(&client, &task.bundle, &task.answer).await;
         self.delete_bundle(&task.bundle).await;
+        self.deactivate_rootfs(&Context::new(task.bundle.namespace.clone()), task.id()).await;
         self.remove(&task.bundle);
         task.gone(exit.clone());
         // The shim's own events are on their way, or were lost with it.

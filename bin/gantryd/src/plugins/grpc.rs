@@ -9,6 +9,7 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
@@ -47,6 +48,8 @@ thin! {
     INTROSPECTION, "introspection", Service, [dyn Introspection];
     /// Leases.
     LEASES, "leases", Lease, [dyn LeaseManager];
+    /// Mount lists that were activated.
+    MOUNTS, "mounts", MountManager, [dyn MountManager];
     /// Namespaces.
     NAMESPACES, "namespaces", Service, [dyn NamespaceStore];
     /// Sandbox records.

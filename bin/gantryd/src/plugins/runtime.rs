@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_core::events::EventPublisher;
+use gantry_core::mounts::MountManager;
 use gantry_core::tasks::TaskRuntime;
 use gantry_core::{Error, Result, wire_names};
 use gantry_plugin::{Plugin, PluginKind};
@@ -76,6 +77,10 @@ pub(super) const TASK: Plugin = Plugin {
         let config = ic.get::<ShimTasksConfig>(PluginKind::Shim)?;
         let events = ic.get::<dyn EventPublisher>(PluginKind::Event)?;
         let tasks = Arc::new(ShimTasks::open(ShimTasksConfig::clone(&config), events)?);
+        // Where the plugin is disabled, shims get the mounts as they are.
+        if let Ok(mounts) = ic.get::<dyn MountManager>(PluginKind::MountManager) {
+            tasks.set_mounts(mounts);
+        }
         // Sockets answer at once; a call for a task waits for that task's recovery only.
         let jobs = ic.shared::<Jobs>()?.clone();
         let recovering = Arc::clone(&tasks);

@@ -9,6 +9,7 @@ use gantry_core::diff::{DiffApplier, DiffComparer};
 use gantry_core::events::EventPublisher;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::{DeprecationWarning, Introspection};
+use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::snapshots::Snapshotter;
 use gantry_core::tasks::{TaskManager, TaskRuntime};
@@ -91,11 +92,16 @@ pub(super) const SNAPSHOTS: Plugin = Plugin {
 pub(super) const WALKING: Plugin = Plugin {
     kind: PluginKind::Differ,
     id: "walking",
-    requires: &[PluginKind::Metadata],
+    requires: &[PluginKind::Metadata, PluginKind::MountManager],
     init: |ic| {
         let content = ic.get::<dyn ContentStore>(PluginKind::Metadata)?;
         let mounts = ic.daemon_root().join("tmpmounts");
-        let differ = Arc::new(gantry_diff::WalkingDiffer::new(content, mounts));
+        let mut differ = gantry_diff::WalkingDiffer::new(content, mounts);
+        // Where the plugin is disabled, lists that need it fail to mount.
+        if let Ok(manager) = ic.get::<dyn MountManager>(PluginKind::MountManager) {
+            differ = differ.with_mounts(manager);
+        }
+        let differ = Arc::new(differ);
         ic.put::<dyn DiffApplier>(PluginKind::Differ, Arc::clone(&differ) as Arc<dyn DiffApplier>);
         ic.put::<dyn DiffComparer>(PluginKind::Differ, differ);
         Ok(())

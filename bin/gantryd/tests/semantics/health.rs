@@ -29,7 +29,6 @@ async fn services_that_are_not_there_are_unimplemented() {
     for method in [
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        "containerd.services.mounts.v1.Mounts/Activate",
         "containerd.services.transfer.v1.Transfer/Transfer",
         "containerd.services.sandbox.v1.Controller/Create",
         "containerd.services.sandbox.v1.Controller/Platform",

@@ -15,6 +15,8 @@ mod health;
 mod images;
 mod leases;
 mod messages;
+mod mount_users;
+mod mounts;
 mod namespaces;
 mod raw;
 mod sandboxes;

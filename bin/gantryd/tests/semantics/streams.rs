@@ -19,10 +19,6 @@ struct Opened {
     answers: Streaming<Any>,
 }
 
-fn is_gantry(wire: &Wire) -> bool {
-    wire.daemon.program().name == "gantryd"
-}
-
 fn init(id: &str) -> Any {
     Any {
         type_url: "containerd.services.streaming.v1.StreamInit".into(),
@@ -81,7 +77,7 @@ async fn the_name_of_an_open_stream_is_taken() {
     }
     let _opened = open(&wire, "s").await.unwrap();
     // containerd hands its error on without a code.
-    let expected = if is_gantry(&wire) { Code::AlreadyExists } else { Code::Unknown };
+    let expected = if wire.is_gantry() { Code::AlreadyExists } else { Code::Unknown };
     refused(open(&wire, "s").await, expected, "already exists");
 }
 
@@ -140,7 +136,7 @@ async fn a_label_keeps_a_stream_whose_lease_is_gone() {
 async fn a_client_that_leaves_frees_the_name() {
     root!();
     let wire = Wire::start();
-    if !is_gantry(&wire) {
+    if !wire.is_gantry() {
         return; // containerd keeps the name of a stream that nobody has, until it is restarted.
     }
     drop(open(&wire, "s").await.unwrap());
