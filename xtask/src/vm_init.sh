@@ -13,7 +13,7 @@ mount --make-rshared /
 ip link set lo up
 hostname gantry-vm
 echo 127.0.0.1 localhost gantry-vm > /etc/hosts
-modprobe -a overlay veth bridge
+modprobe -a overlay veth bridge loop
 
 # Everything is many times slower here, so all waits grow by one factor.
 export GANTRY_TEST_ROOT=1 GANTRY_TEST_SLOW=10 GANTRY_TEST_SKIPS=/tmp/skipped

@@ -24,6 +24,7 @@ pub mod pty;
 pub mod reaper;
 pub mod socket;
 pub mod user_namespace;
+pub mod verity;
 
 pub use exit::{Exit, ExitStatus};
 pub use process::{Child, Spawn, Stdio};

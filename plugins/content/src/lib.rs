@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A blob appears by one rename, after its bytes are on disk: whenever the machine stops there is either the ingest or
-//! the blob. Namespaces, leases and labels are left to the metadata: a context is only asked whether it was cancelled.
+//! the blob. Where the file system has fs-verity, the kernel checks blobs whenever they are read. Namespaces, leases and labels are left to the metadata: a context is only asked whether it was cancelled.
 //! Start at [`LocalContent`].
 #![forbid(unsafe_code)]
 

@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
     pub(crate) blocking: Arc<Blocking>,
     locks: Locks,
+    /// Whether blobs are protected by fs-verity.
+    pub(crate) verity: bool,
     /// `None` where labels are the metadata's business.
     labels: Option<Mutex<HashMap<Digest, Labels>>>,
 }
@@ -63,12 +65,15 @@ impl LocalContent {
         let ingests = root.join("ingest");
         fs::create_dir_all(&ingests).with_context(|| format!("make {}", ingests.display()))?;
         remove_remains(&ingests);
+        let verity = gantry_sys::verity::is_supported(root);
+        tracing::debug!(path = %root.display(), verity, "content store");
         Ok(LocalContent {
             inner: Arc::new(Inner {
                 root: root.to_path_buf(),
                 blobs: Blobs::of(root),
                 blocking: Arc::default(),
                 locks: Locks::default(),
+                verity,
                 labels,
             }),
         })

@@ -174,7 +174,7 @@ impl OpenIngest {
         Ok(())
     }
 
-    fn commit(self, blobs: &Blobs, how: &CommitContent) -> Result<Digest> {
+    fn commit(self, blobs: &Blobs, how: &CommitContent, verity: bool) -> Result<Digest> {
         let size = self.status.offset_bytes;
         let length = self.file.metadata().map_err(|error| self.failed("stat", error))?.len();
         if length != size {
@@ -220,6 +220,14 @@ impl OpenIngest {
             ),
             _ => error,
         })?;
+        if verity {
+            // It is refused while anybody can write, so our own descriptor goes first.
+            drop(self.file);
+            if let Err(error) = gantry_sys::verity::enable(&blobs.path(&digest)) {
+                // The blob is whole without it. Source: containerd goes on too.
+                tracing::warn!(%digest, %error, "a blob is not protected");
+            }
+        }
         if let Err(error) = self.dir.remove() {
             // The blob is there: a failure now would be a lie. The next start removes what is left.
             tracing::warn!(r#ref = %self.status.reference, %error, "remove an ingest after its commit");
@@ -294,7 +302,7 @@ impl ContentWriter for LocalWriter {
         self.inner
             .blocking
             .run(move || {
-                let digest = open.commit(&inner.blobs, &how)?;
+                let digest = open.commit(&inner.blobs, &how, inner.verity)?;
                 inner.set_labels(&digest, how.labels);
                 Ok(digest)
             })

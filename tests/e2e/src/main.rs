@@ -41,3 +41,4 @@ mod kill_nine;
 mod rust_client;
 mod strange_shims;
 mod takeover;
+mod verity;
