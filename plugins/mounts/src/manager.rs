@@ -1,5 +1,6 @@
 //! The manager: records, locks and clean-up around what the other modules do.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,8 @@ struct Inner {
     names: Names,
     /// Held while a directory is torn down, by number.
     numbers: Names,
+    /// Directories of another program, which may come back for them.
+    foreign: HashSet<u64>,
     at_once: Semaphore,
     /// Everything that goes on when its caller leaves.
     jobs: TaskTracker,
@@ -83,6 +86,13 @@ impl LocalMounts {
                 records.remove(record.id).await?;
             }
         }
+        // Source: containerd keeps its records there. What it mounted may serve a task that was taken over.
+        let foreign = if config.state.join("mounts.db").exists() {
+            let known: HashSet<u64> = records.all().await?.iter().map(|record| record.id).collect();
+            targets.ids()?.into_iter().filter(|id| !known.contains(id)).collect()
+        } else {
+            HashSet::new()
+        };
         let manager = LocalMounts {
             inner: Arc::new(Inner {
                 records,
@@ -91,6 +101,7 @@ impl LocalMounts {
                 handlers,
                 names: Names::default(),
                 numbers: Names::default(),
+                foreign,
                 at_once: Semaphore::new(AT_ONCE),
                 jobs: TaskTracker::new(),
             }),
@@ -261,9 +272,9 @@ impl Inner {
             if ids.is_empty() {
                 return Ok::<_, Error>(ids);
             }
-            let known: std::collections::HashSet<u64> =
-                self.records.all().await?.into_iter().map(|record| record.id).collect();
-            Ok(ids.into_iter().filter(|id| !known.contains(id)).collect())
+            let known: HashSet<u64> = self.records.all().await?.into_iter().map(|record| record.id).collect();
+            let unknown = |id: &u64| !known.contains(id) && !self.foreign.contains(id);
+            Ok(ids.into_iter().filter(unknown).collect())
         };
         let unknown = match found.await {
             Ok(unknown) => unknown,

@@ -65,7 +65,12 @@ clients! {
 impl Wire {
     /// Starts the daemon under test.
     pub(crate) fn start() -> Wire {
-        let daemon = DaemonOptions::new(Program::under_test()).config(LATE_COLLECTION).start();
+        Self::start_with(LATE_COLLECTION)
+    }
+
+    /// Starts the daemon under test with these lines of configuration.
+    pub(crate) fn start_with(config: &str) -> Wire {
+        let daemon = DaemonOptions::new(Program::under_test()).config(config).start();
         let channel = gantry_rpc::connect(daemon.address()).unwrap();
         Wire { daemon, channel }
     }
@@ -73,6 +78,11 @@ impl Wire {
     /// Stops the daemon and starts it again.
     pub(crate) fn restart(&mut self) {
         self.daemon.restart();
+        self.reconnect();
+    }
+
+    /// Connects to a daemon that was started again.
+    pub(crate) fn reconnect(&mut self) {
         self.channel = gantry_rpc::connect(self.daemon.address()).unwrap();
     }
 
