@@ -294,7 +294,10 @@ impl Marker {
                 Ok((row.get::<i64>(0)?, row.get::<i64>(1)?, means))
             })?;
             for (kind, owner, means) in conditions {
+                // Source: containerd: content and images may have conditions.
+                let conditional = [Owner::Image as i64, Owner::Blob as i64].contains(&kind);
                 if let Meaning::Condition { snapshot, used } = means
+                    && conditional
                     && snapshot == name
                     && self.was_used(db, node, &used)?
                 {

@@ -468,3 +468,34 @@ async fn the_scheduler_collects_after_a_removal_and_when_something_expires() {
     stop.cancel();
     running.join_all().await;
 }
+
+#[tokio::test]
+async fn one_directory_that_stays_does_not_stop_the_others() {
+    let (_dir, world, snapshotter) = world().await;
+    for name in ["stays", "goes"] {
+        committed(&snapshotter, &n(), name, None).await;
+    }
+    let digest = world.blob(&n(), b"loose", Labels::new()).await;
+    let mut ids = world.driver.ids().unwrap();
+    ids.sort_unstable();
+    // Retiring renames to this name, which cannot be replaced while something is in it.
+    let obstacle = world.driver.root.join(format!("gone-{}", ids[0]));
+    std::fs::create_dir_all(obstacle.join("in the way")).unwrap();
+    collect(&world).await;
+    assert!(snapshots(&snapshotter).await.is_empty(), "the records are gone");
+    assert!(world.driver.path(ids[0]).exists() && !world.driver.path(ids[1]).exists());
+    assert!(!world.has_blob(&n(), &digest).await);
+    let _ = std::fs::remove_dir_all(&obstacle);
+    collect(&world).await;
+    assert!(!world.driver.path(ids[0]).exists(), "tried again");
+}
+
+#[tokio::test]
+async fn a_list_shows_an_expired_lease_until_a_collection() {
+    let (_dir, world, _snapshotter) = world().await;
+    let expired = lease(&world, "l", &[(EXPIRE, PAST)]).await;
+    let listed = world.metadata.leases().list(&n(), &[]).await.unwrap();
+    assert_eq!(listed.into_iter().map(|lease| lease.id).collect::<Vec<_>>(), [expired]);
+    collect(&world).await;
+    assert!(world.metadata.leases().list(&n(), &[]).await.unwrap().is_empty());
+}
