@@ -120,7 +120,9 @@ async fn a_formatted_mount_is_told_where_those_before_it_are() {
     }
     assert_eq!(found.active[0].mount_point, active.mount_point);
     assert_eq!(found.labels, pairs(&[("a", "b")]), "an empty value is not stored");
-    assert_eq!(code(activate_by(&wire, in_test, bound("m", dir.path(), &[])).await), Code::AlreadyExists);
+    // The code has been so in containerd since 2.3.
+    let taken = if wire.is_gantry() { Code::AlreadyExists } else { Code::Unknown };
+    assert_eq!(code(activate_by(&wire, in_test, bound("m", dir.path(), &[])).await), taken);
     activate_by(&wire, |r| within("other", r), bound("m", dir.path(), &[])).await.unwrap();
     assert_eq!(mounted(&wire).len(), 2);
 
@@ -148,7 +150,10 @@ async fn a_temporary_list_is_mounted_whole_and_answered_as_a_bind() {
     assert_eq!(code(activate_by(&wire, in_test, request).await), Code::Unimplemented);
     if wire.is_gantry() {
         // containerd ends there.
-        let request = ActivateRequest { temporary: true, ..bound("formatted", dir.path(), &[]) };
+        let again = mount("format/bind", "{{ mount 0 }}", &["rbind"]);
+        let mounts = vec![mount("bind", &dir.path().display().to_string(), &["rbind"]), again];
+        let name = "formatted".into();
+        let request = ActivateRequest { name, mounts, temporary: true, ..Default::default() };
         let made = activate_by(&wire, in_test, request).await.unwrap();
         assert_eq!((made.active.len(), made.system[0].source.as_str()), (2, &*made.active[1].mount_point));
     }
