@@ -120,7 +120,7 @@ fn load_entries(db: &Reading<'_>, record: &mut MountRecord) -> Result<()> {
     })
 }
 
-fn insert_entry(
+pub(crate) fn insert_entry(
     db: &Writing<'_>,
     id: i64,
     position: usize,

@@ -3,26 +3,29 @@
 use std::collections::HashMap;
 
 use gantry_core::leases::{Lease, LeaseResource};
+use gantry_core::mount::Mount;
+use gantry_core::mounts::ActiveMount;
 use gantry_core::time::to_parts;
 use gantry_core::{Context, Namespace, Result};
 use gantry_store::{Writing, params};
 
+use super::mounts::Mounted;
 use super::plan::{Plan, Snapshot};
 use super::read::{Ingest, Records};
 use crate::columns::{length_to_column, time_to_text};
 use crate::labels::{self, Owner};
 use crate::snapshot_records::kind_to_number;
-use crate::{containers, images, sandboxes};
+use crate::{containers, images, mounts, sandboxes};
 
 /// How far above containerd's directories ours are numbered: so many snapshots can containerd make, should it be started on
 /// this root again, before its numbers meet ours.
 const GAP: u64 = 1_000_000;
 
-/// Writes all of `plan` into an empty database.
+/// Writes all of `plan` into an empty database. What is mounted is so in the boot `boot_id`.
 ///
 /// # Errors
 /// Those of the database; `AlreadyExists` if a record is there twice.
-pub(super) fn insert(db: &Writing<'_>, plan: &Plan) -> Result<()> {
+pub(super) fn insert(db: &Writing<'_>, plan: &Plan, boot_id: &str) -> Result<()> {
     for (namespace, records) in &plan.namespaces {
         let sql = "INSERT INTO namespaces (name) VALUES (?1)";
         let id = db.insert(sql, params![namespace.as_str()])?;
@@ -30,6 +33,9 @@ pub(super) fn insert(db: &Writing<'_>, plan: &Plan) -> Result<()> {
         insert_records(db, namespace, records)?;
     }
     insert_snapshots(db, &plan.snapshots)?;
+    for mounted in &plan.mounts {
+        insert_mounted(db, mounted, boot_id)?;
+    }
     let first = plan.highest_directory.div_ceil(GAP).max(1) * GAP;
     set_sequence(db, "snapshots", length_to_column(first)?)?;
     // The content store knows ingests by names of the form namespace/number/ref, and containerd's number is 1.
@@ -108,6 +114,32 @@ fn insert_lease(
             "INSERT INTO lease_resources (lease, kind, name) VALUES (?1, ?2, ?3)",
             params![id, resource.kind, resource.id],
         )?;
+    }
+    Ok(())
+}
+
+/// A list of mounts: its id is the number of its directory.
+fn insert_mounted(db: &Writing<'_>, mounted: &Mounted, boot_id: &str) -> Result<()> {
+    let sql = "INSERT INTO mounts (id, namespace, name, lease, boot_id, finished, pinned, created_at, updated_at) \
+               VALUES (?1, ?2, ?3, ?4, ?5, 1, 0, ?6, ?7)";
+    let (created, updated) = (time_to_text(mounted.created_at), time_to_text(mounted.updated_at));
+    let namespace = mounted.namespace.as_str();
+    db.insert(sql, params![mounted.id, namespace, mounted.name, mounted.lease, boot_id, created, updated])?;
+    labels::store(db, Owner::Mount, mounted.id, &mounted.labels)?;
+    let mut position = 0;
+    for (kind, mount_point, mounted_at) in &mounted.active {
+        let active = ActiveMount {
+            mount: Mount { kind: kind.clone(), ..Mount::default() },
+            mounted_at: Some(*mounted_at),
+            mount_point: mount_point.clone(),
+            data: Default::default(),
+        };
+        mounts::insert_entry(db, mounted.id, position, &active.mount, Some(&active))?;
+        position += 1;
+    }
+    for mount in &mounted.system {
+        mounts::insert_entry(db, mounted.id, position, mount, None)?;
+        position += 1;
     }
     Ok(())
 }

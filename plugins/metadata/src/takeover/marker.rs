@@ -17,7 +17,7 @@ use super::report::Report;
 /// One of containerd's files, in the state that was taken over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Source {
-    /// Below which name of a snapshotter; empty for `meta.db`.
+    /// The snapshotter's name; empty for `meta.db`, `mounts` for the mount manager's.
     pub(super) snapshotter: String,
     pub(super) path: String,
     /// Its last transaction.
@@ -42,6 +42,7 @@ pub(super) fn sources(opened: &Opened) -> Vec<Source> {
     };
     let mut found = vec![source("", &opened.meta)];
     found.extend(opened.snapshotters.iter().map(|(name, database)| source(name, database)));
+    found.extend(opened.mounts.iter().flatten().map(|database| source("mounts", database)));
     found
 }
 

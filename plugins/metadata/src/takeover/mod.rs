@@ -14,6 +14,7 @@ mod backend;
 mod fields;
 mod insert;
 mod marker;
+mod mounts;
 mod plan;
 mod read;
 mod report;
@@ -122,7 +123,9 @@ pub struct Taken {
 
 impl Taken {
     fn holding(opened: Opened) -> Taken {
-        let all = std::iter::once(opened.meta).chain(opened.snapshotters.into_values());
+        let all = std::iter::once(opened.meta)
+            .chain(opened.snapshotters.into_values())
+            .chain(opened.mounts.and_then(Result::ok));
         Taken { _locks: all.map(Database::keep_locked).collect() }
     }
 }
@@ -138,9 +141,9 @@ pub async fn take_over(root: Root, how: Takeover, left_out: BTreeSet<String>) ->
         let (root, left_out) = (root.clone(), left_out.clone());
         blocking(move || look(&root, how, &left_out)).await?
     };
-    let (opened, plan, report, _lock) = match looked {
+    let Import { opened, plan, report, _lock } = match looked {
         Looked::Decided(outcome) => return Ok(outcome),
-        Looked::Import { opened, plan, report, lock } => (opened, plan, report, lock),
+        Looked::Import(import) => *import,
     };
     let marker = Marker::new(&opened, report.clone())?;
     import(&root, plan, &marker).await?;
@@ -157,7 +160,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 enum Looked {
     Decided(Outcome),
-    Import { opened: Opened, plan: Plan, report: Report, lock: StoreLock },
+    Import(Box<Import>),
+}
+
+/// What is to be stored, with all that is locked until it is.
+struct Import {
+    opened: Opened,
+    plan: Plan,
+    report: Report,
+    _lock: StoreLock,
 }
 
 fn look(root: &Root, how: Takeover, left_out: &BTreeSet<String>) -> Result<Looked> {
@@ -218,7 +229,7 @@ fn look(root: &Root, how: Takeover, left_out: &BTreeSet<String>) -> Result<Looke
         .create(directory)
         .with_context(|| format!("create {}", directory.display()))?;
     let lock = StoreLock::acquire(&root.store)?;
-    Ok(Looked::Import { opened, plan, report, lock })
+    Ok(Looked::Import(Box::new(Import { opened, plan, report, _lock: lock })))
 }
 
 /// Opens containerd's databases; none if there is no `meta.db`.
@@ -235,8 +246,15 @@ fn open(root: &Root) -> Result<Option<Opened>> {
             snapshotters.insert(snapshotter.name.clone(), database);
         }
     }
-    Ok(Some(Opened { meta, snapshotters }))
+    let mounts = match optional(&root.state.join(MOUNTS)) {
+        Err(error) if error.kind() == ErrorKind::DataLoss => Some(Err(error)),
+        opened => opened?.map(Ok),
+    };
+    Ok(Some(Opened { meta, snapshotters, mounts }))
 }
+
+/// Source: containerd's mount manager, below the state directory.
+const MOUNTS: &str = "io.containerd.mount-manager.v1.bolt/mounts.db";
 
 fn directory(root: &Root) -> &Path {
     root.store.parent().unwrap_or(Path::new("."))
@@ -275,7 +293,8 @@ async fn import(root: &Root, plan: Plan, marker: &Marker) -> Result<()> {
         .await?
     };
     let plan = Arc::new(plan);
-    let written = store.write(move |db| insert::insert(db, &plan)).await;
+    let boot_id = store.boot().id.clone();
+    let written = store.write(move |db| insert::insert(db, &plan, &boot_id)).await;
     let closed = store.close(true).await;
     let (root, marker) = (root.clone(), marker.clone());
     blocking(move || {

@@ -9,6 +9,7 @@ use gantry_core::snapshots::{SnapshotInfo, SnapshotUsage};
 use gantry_core::{Result, ResultExt as _, SnapshotKey};
 
 use super::backend::{self, Backend};
+use super::mounts::{self, Mounted};
 use super::read::{self, Named, Records};
 use super::report::{Consequence, Counts, Problem, Report};
 use super::{Root, Snapshotter};
@@ -16,7 +17,6 @@ use super::{Root, Snapshotter};
 /// Source: containerd's directories, as plugin kind and id name them.
 const TASKS_OF_RUNTIME_V1: &str = "io.containerd.runtime.v1.linux";
 const BUNDLES: &str = "io.containerd.runtime.v2.task";
-const MOUNTS: &str = "io.containerd.mount-manager.v1.bolt/mounts.db";
 
 /// A snapshot with everything that its row needs.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) namespaces: BTreeMap<Namespace, Records>,
     /// Of all namespaces, parents before their children.
     pub(super) snapshots: Vec<Snapshot>,
+    /// Of all namespaces.
+    pub(super) mounts: Vec<Mounted>,
     /// The highest number of any directory, containerd's counters included.
     pub(super) highest_directory: u64,
 }
@@ -45,6 +47,8 @@ pub(super) struct Opened {
     pub(super) meta: Database,
     /// By the snapshotter's name; those that have one.
     pub(super) snapshotters: BTreeMap<String, Database>,
+    /// The mount manager's, if it has one; or why that cannot be read.
+    pub(super) mounts: Option<Result<Database>>,
 }
 
 /// Reads and compares everything.
@@ -78,7 +82,7 @@ pub(super) fn make(root: &Root, opened: &Opened, report: &mut Report) -> Result<
     for (snapshotter, named) in named {
         report.add(without_snapshotter(&snapshotter, &named));
     }
-    check_mounts(root, report);
+    plan.mounts = read_mounts(opened, report);
     let highest = plan.snapshots.iter().map(|snapshot| snapshot.directory).max().unwrap_or(0);
     plan.highest_directory = plan.highest_directory.max(highest);
     count(&plan, report);
@@ -138,35 +142,22 @@ fn check_runtimes(root: &Root, namespace: &Namespace, records: &Records, report:
     }
 }
 
-/// What containerd's mount manager keeps mounted. Its records go with a reboot.
-fn check_mounts(root: &Root, report: &mut Report) {
-    let path = root.state.join(MOUNTS);
-    let count = || -> Result<usize> {
-        let database = Database::open(&path)?;
-        let Some(schema) = database.root()?.bucket("v1")? else { return Ok(0) };
-        let mut count = 0;
-        for namespace in super::fields::buckets(&schema) {
-            if let Some(mounts) = namespace?.1.bucket("mounts")? {
-                count += super::fields::buckets(&mounts).count();
-            }
-        }
-        Ok(count)
+/// The word by which a damaged database of the mount manager is left out.
+const MOUNTS: &str = "mounts";
+
+/// What containerd's mount manager keeps mounted.
+fn read_mounts(opened: &Opened, report: &mut Report) -> Vec<Mounted> {
+    let wrong = match &opened.mounts {
+        None => return Vec::new(),
+        Some(Ok(database)) => match mounts::read(database, report) {
+            Ok(mounted) => return mounted,
+            Err(error) => error.to_string(),
+        },
+        Some(Err(error)) => error.to_string(),
     };
-    if !path.exists() {
-        return;
-    }
-    match count() {
-        Ok(0) => {}
-        Ok(count) => report.add(Problem::new(
-            Consequence::Told,
-            format!(
-                "{count} mounts of containerd's mount manager ({}) stay mounted until the next reboot; their records \
-                 are not taken over",
-                path.display()
-            ),
-        )),
-        Err(error) => report.add(Problem::new(Consequence::Told, format!("the mount manager's records: {error}"))),
-    }
+    let text = format!("{wrong}; without it, what it speaks of stays mounted until the next reboot");
+    report.add(Problem::new(Consequence::Refuses(MOUNTS.to_owned()), text));
+    Vec::new()
 }
 
 fn without_snapshotter(snapshotter: &str, named: &[(Namespace, Named)]) -> Problem {
@@ -190,6 +181,7 @@ fn count(plan: &Plan, report: &mut Report) {
             ingests: records.ingests.len(),
             leases: records.leases.len(),
             sandboxes: records.sandboxes.len(),
+            mounts: 0,
             snapshots: BTreeMap::new(),
         };
         report.namespaces.insert(namespace.to_string(), counts);
@@ -197,6 +189,9 @@ fn count(plan: &Plan, report: &mut Report) {
     for snapshot in &plan.snapshots {
         let counts = report.namespaces.entry(snapshot.namespace.to_string()).or_default();
         *counts.snapshots.entry(snapshot.snapshotter.clone()).or_default() += 1;
+    }
+    for mounted in &plan.mounts {
+        report.namespaces.entry(mounted.namespace.to_string()).or_default().mounts += 1;
     }
 }
 

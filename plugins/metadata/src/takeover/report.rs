@@ -60,6 +60,8 @@ pub struct Counts {
     pub leases: usize,
     /// Sandboxes.
     pub sandboxes: usize,
+    /// Lists of mounts that are mounted.
+    pub mounts: usize,
     /// Snapshots, by snapshotter.
     pub snapshots: BTreeMap<String, usize>,
 }
@@ -100,6 +102,7 @@ impl fmt::Display for Counts {
             (self.ingests, "ingest"),
             (self.leases, "lease"),
             (self.sandboxes, "sandbox"),
+            (self.mounts, "mount"),
         ];
         for (count, noun) in nouns {
             let plural = match (count, noun) {

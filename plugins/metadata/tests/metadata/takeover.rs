@@ -13,6 +13,7 @@ use gantry_core::events::EventPublisher;
 use gantry_core::images::ImageStore as _;
 use gantry_core::leases::LeaseManager as _;
 use gantry_core::mount::Mount;
+use gantry_core::mounts::MountRecords as _;
 use gantry_core::namespaces::NamespaceStore as _;
 use gantry_core::sandboxes::SandboxStore as _;
 use gantry_core::snapshots::{
@@ -119,6 +120,13 @@ impl Left {
 
     fn blob(&self, hex: &str) -> PathBuf {
         self.path("io.containerd.content.v1.content/blobs/sha256").join(hex)
+    }
+
+    /// Puts the mount manager's database where it is.
+    fn keep_mounts(&self, bytes: &[u8]) {
+        let directory = self.path("state/io.containerd.mount-manager.v1.bolt");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("mounts.db"), bytes).unwrap();
     }
 
     fn root(&self) -> Root {
@@ -500,4 +508,39 @@ async fn a_schema_that_is_not_known_is_refused_by_its_name() {
     let error = take_over(left.root(), Takeover::On, BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(error.to_string().contains("v1.5"), "{error}");
+}
+
+/// Written with bbolt: one list of mounts that is mounted, and one whose mounting did not end.
+const MOUNTS: &[u8] = include_bytes!("data/mounts.db.gz");
+
+#[tokio::test]
+async fn what_is_mounted_is_known_under_its_name_and_number() {
+    let left = Left::new();
+    left.keep_mounts(&unpacked(MOUNTS));
+    let report = left.taken().await;
+    assert_eq!(report.problems, []);
+    assert_eq!((report.namespaces["alpha"].mounts, report.namespaces["beta"].mounts), (1, 0));
+    let metadata = left.open().await;
+    metadata.mounts().forget_lost().await.unwrap();
+    let record = metadata.mounts().get(&cx("alpha"), "layers").await.unwrap();
+    assert_eq!((record.id, record.finished, record.pinned), (7, true, false));
+    assert_eq!(record.lease, Some(LeaseId::parse("lease-alpha").unwrap()));
+    let activation = record.activation;
+    assert_eq!(activation.labels, labels(&[("containerd.io/gc.bref.container", "web-alpha")]));
+    let active: Vec<_> = activation
+        .active
+        .iter()
+        .map(|active| (active.mount.kind.as_str(), active.mount_point.as_str()))
+        .collect();
+    assert_eq!(active, [("erofs", "/run/t/7/0"), ("erofs", "/run/t/7/1")]);
+    assert_eq!(activation.system[0].options, ["ro", "lowerdir=/run/t/7/1:/run/t/7/0"]);
+    // The next one's directory is a new one.
+    let next = metadata.mounts().begin(&cx("beta"), "next", Labels::new(), false).await.unwrap();
+    assert!(next > 7);
+    metadata.close(Duration::from_secs(5)).await.unwrap();
+
+    let left = Left::new();
+    left.keep_mounts(b"no database");
+    let refused = refusal(left.take(Takeover::On).await);
+    assert_eq!(refused.arguments, ["--takeover=on", "--takeover-leave-out=mounts"]);
 }
