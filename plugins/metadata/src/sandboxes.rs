@@ -58,11 +58,9 @@ fn missing(namespace: &Namespace, id: &str) -> Error {
 
 /// Checks what must hold of every stored sandbox. The length of labels is not looked at, as in containerd.
 fn checked(mut sandbox: Sandbox) -> Result<Sandbox> {
-    if sandbox.runtime.name.is_empty() {
-        return Err(Error::invalid_argument("sandbox.Runtime.Name must be set"));
-    }
     if sandbox.extensions.contains_key("") {
-        return Err(Error::invalid_argument("sandbox.Extensions keys must not be empty"));
+        // Source: containerd's answer, the error of its database.
+        return Err(Error::unknown("sandbox extension must have a name: bucket name required"));
     }
     sandbox.labels = labels::checked_for_key(sandbox.labels)?;
     Ok(sandbox)

@@ -53,7 +53,9 @@ impl Health for GrpcHealth {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let now = serving(&request.get_ref().service)?;
+        // Source: gRPC health checking protocol: a watch of what is unknown says so, and waits for it to become known.
+        let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+        let now = serving(&request.get_ref().service).unwrap_or(unknown);
         let stopping = self.jobs.stopping().clone().cancelled_owned();
         Ok(Response::new(once(async move { Ok(now) }).chain(pending()).take_until(stopping).boxed()))
     }

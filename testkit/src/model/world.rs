@@ -634,9 +634,6 @@ fn image_storable(mut image: Image) -> Answer<Image> {
 }
 
 fn sandbox_storable(mut sandbox: Sandbox) -> Answer<Sandbox> {
-    if sandbox.runtime.name.is_empty() {
-        return Err(InvalidArgument);
-    }
     sandbox.labels = storable(&sandbox.labels, true)?;
     Ok(sandbox)
 }

@@ -1,7 +1,7 @@
 //! Health, and services that are not there.
 
-use gantry_api::grpc::health::v1::HealthCheckRequest;
 use gantry_api::grpc::health::v1::health_check_response::ServingStatus;
+use gantry_api::grpc::health::v1::{HealthCheckRequest, HealthListRequest};
 use gantry_testkit::root;
 use tonic::Code;
 
@@ -20,6 +20,31 @@ async fn only_the_empty_service_is_serving() {
     for service in ["containerd.services.images.v1.Images", "grpc.health.v1.Health", "other"] {
         assert_eq!(code(check(service).await), Code::NotFound, "{service}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_the_state_and_goes_on_for_unknown_services_too() {
+    root!();
+    let wire = Wire::start();
+    for (service, state) in [("", ServingStatus::Serving), ("other", ServingStatus::ServiceUnknown)] {
+        let request = HealthCheckRequest { service: service.into() };
+        let mut states = wire.health().watch(request).await.unwrap().into_inner();
+        assert_eq!(states.message().await.unwrap().unwrap().status(), state, "{service:?}");
+        let more = tokio::time::timeout(std::time::Duration::from_millis(50), states.message()).await;
+        assert!(more.is_err(), "nothing changes, and the stream stays open");
+    }
+}
+
+#[tokio::test]
+async fn a_list_has_the_empty_service_alone() {
+    root!();
+    let wire = Wire::start();
+    if !wire.since_2() {
+        return;
+    }
+    let all = wire.health().list(HealthListRequest {}).await.unwrap().into_inner().statuses;
+    let all: Vec<_> = all.into_iter().map(|(name, state)| (name, state.status())).collect();
+    assert_eq!(all, [(String::new(), ServingStatus::Serving)]);
 }
 
 #[tokio::test]

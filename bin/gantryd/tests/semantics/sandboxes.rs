@@ -3,7 +3,7 @@
 use gantry_api::containerd::services::namespaces::v1::DeleteNamespaceRequest;
 use gantry_api::containerd::services::sandbox::v1::store_client::StoreClient;
 use gantry_api::containerd::services::sandbox::v1::{
-    StoreCreateRequest, StoreGetRequest, StoreListRequest, StoreUpdateRequest,
+    StoreCreateRequest, StoreDeleteRequest, StoreGetRequest, StoreListRequest, StoreUpdateRequest,
 };
 use gantry_api::containerd::types::Sandbox;
 use gantry_api::containerd::types::sandbox::Runtime;
@@ -43,6 +43,73 @@ async fn labels_are_not_checked_and_nothing_is_told() {
     let request = StoreListRequest { filters: vec!["a/b==c".into()] };
     assert_eq!(code(store(&wire).list(in_test(request)).await), Code::InvalidArgument);
     assert_eq!(seen.topics(&wire).await, [""; 0]);
+}
+
+fn sandbox(id: &str, runtime: &str, labels: &[(&str, &str)]) -> Sandbox {
+    Sandbox {
+        sandbox_id: id.into(),
+        runtime: Some(Runtime { name: runtime.into(), options: None }),
+        labels: pairs(labels),
+        sandboxer: "shim".into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_record_is_made_once_changed_by_a_mask_and_deleted() {
+    root!();
+    let wire = Wire::start();
+    if !wire.since_2() {
+        return;
+    }
+    let mut store = store(&wire);
+    let new = |sandbox| in_test(StoreCreateRequest { sandbox: Some(sandbox) });
+    let made = store.create(new(sandbox("a", "r", &[("x", "1"), ("y", "2")]))).await.unwrap();
+    let made = made.into_inner().sandbox.unwrap();
+    assert!(made.created_at.is_some() && made.created_at == made.updated_at);
+    assert_eq!(made.sandboxer, "shim");
+    assert_eq!(code(store.create(new(sandbox("a", "r", &[]))).await), Code::AlreadyExists);
+    store.create(new(sandbox("b", "", &[]))).await.expect("a runtime needs no name");
+
+    let update = |sandbox, fields: &[&str]| {
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        in_test(StoreUpdateRequest { sandbox: Some(sandbox), fields })
+    };
+    let changed = sandbox("a", "other", &[("x", "9"), ("z", "3")]);
+    let answer = store.update(update(changed.clone(), &["labels.x", "labels.y"])).await.unwrap();
+    let answer = answer.into_inner().sandbox.unwrap();
+    assert_eq!(answer.runtime.unwrap().name, "r");
+    let stored = store.get(in_test(StoreGetRequest { sandbox_id: "a".into() })).await.unwrap();
+    let stored = stored.into_inner().sandbox.unwrap();
+    assert_eq!((stored.labels, stored.created_at), (pairs(&[("x", "9")]), made.created_at));
+    refused(store.update(update(changed.clone(), &[])).await, Code::InvalidArgument, "immutable");
+    let answer = store.update(update(changed.clone(), &["runtime", "labels"])).await.unwrap();
+    assert_eq!(answer.into_inner().sandbox.unwrap().runtime.unwrap().name, "other");
+    for field in ["sandboxer", "created_at", "label"] {
+        assert_eq!(
+            code(store.update(update(changed.clone(), &[field])).await),
+            Code::InvalidArgument,
+            "{field}"
+        );
+    }
+    assert_eq!(code(store.update(update(sandbox("none", "r", &[]), &["labels"])).await), Code::NotFound);
+
+    for (filter, ids) in [
+        ("", &["a", "b"][..]),
+        ("id==b", &["b"]),
+        ("labels.z==3", &["a"]),
+        ("runtime.name==other", &[]),
+        ("sandboxer==shim", &["a", "b"]),
+        ("bogus!=1", &["a", "b"]),
+    ] {
+        let request = StoreListRequest { filters: vec![filter.into()] };
+        let all = store.list(in_test(request)).await.unwrap().into_inner().list;
+        let found: Vec<_> = all.iter().map(|sandbox| sandbox.sandbox_id.as_str()).collect();
+        assert_eq!(found, ids, "{filter}");
+    }
+    let delete = || in_test(StoreDeleteRequest { sandbox_id: "a".into() });
+    store.delete(delete()).await.unwrap();
+    assert_eq!(code(store.delete(delete()).await), Code::NotFound);
 }
 
 #[tokio::test]
