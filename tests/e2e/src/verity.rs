@@ -27,7 +27,9 @@ fn blobs_are_protected_where_the_file_system_can() {
     let (disk, place) = (dir.path().join("disk"), dir.path().join("place"));
     File::create(&disk).unwrap().set_len(256 << 20).unwrap();
     std::fs::create_dir(&place).unwrap();
-    run(Command::new("mkfs.ext4").args(["-q", "-O", "verity"]).arg(&disk)).expect_success("mkfs.ext4");
+    // Linux before 6.3 wants blocks as large as pages.
+    let mkfs = ["-q", "-O", "verity", "-b", "4096"];
+    run(Command::new("mkfs.ext4").args(mkfs).arg(&disk)).expect_success("mkfs.ext4");
     // A kernel without fs-verity mounts such a disk to read only.
     let mounted = run(Command::new("mount").args(["-o", "loop"]).args([&disk, &place]));
     if !mounted.success() || !Path::new("/sys/fs/ext4/features/verity").exists() {
