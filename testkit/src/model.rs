@@ -1,7 +1,7 @@
 //! A model of everything that is stored: random operations on every noun, and what they should do.
 //!
-//! [`World`](world::World) is the model: plain maps, and a collection that is a fixed point over sets. [`steps`] makes up operations,
-//! few names to each noun, so that they meet. [`play`] does each on the real thing and on the model and compares the answers, and the
+//! `World` is the model: plain maps, and a collection that is a fixed point over sets. `steps` makes up operations,
+//! few names to each noun, so that they meet. `play` does each on the real thing and on the model and compares the answers, and the
 //! whole state after each collection and at the end. A failure shrinks to few steps.
 //!
 //! What the model does is what containerd was seen to do; see the places marked with a source.
