@@ -7,6 +7,7 @@
 //! Two layers implement [`ContentStore`]: the directories of a file system (`plugins/content`, which knows no
 //! namespaces) and the namespaced view on it (`plugins/metadata`).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -155,9 +156,49 @@ pub trait ContentProvider: Send + Sync {
     async fn reader(&self, cx: &Context, digest: &Digest) -> Result<Arc<dyn ContentReader>>;
 }
 
+/// A file or directory of a content store that is part of neither a blob nor a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is, in words.
+    pub what: String,
+    /// Whether it is the remains of a write, which may go, and not something that a person put there.
+    pub removable: bool,
+}
+
+/// The files of a content store on a local disk, for those who check it. Methods block.
+pub trait ContentFiles: Send + Sync {
+    /// What is among the files of the store and no part of it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn strays(&self) -> Result<Vec<Stray>>;
+
+    /// Removes what is removable.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if it is not; those of the file system.
+    fn remove_stray(&self, stray: &Stray) -> Result<()>;
+
+    /// Moves the file of a damaged blob out of the way, and says where to. The store then no longer has the blob.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the file system.
+    fn set_aside(&self, digest: &Digest) -> Result<PathBuf>;
+
+    /// Whether somebody is writing under this ref.
+    fn is_open(&self, reference: &IngestRef) -> bool;
+}
+
 /// Everything that can be done with content.
 #[async_trait]
 pub trait ContentStore: ContentProvider {
+    /// Its files, if they are on a local disk and can be looked at.
+    fn files(&self) -> Option<Arc<dyn ContentFiles>> {
+        None
+    }
+
     /// What is known about a blob.
     ///
     /// # Errors

@@ -188,6 +188,15 @@ pub struct DriverSnapshot {
     pub labels: Labels,
 }
 
+/// What is wrong inside a snapshot's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryFault {
+    /// What, with the path.
+    pub what: String,
+    /// Whether [`SnapshotDriver::mend`] makes it good without loss.
+    pub mendable: bool,
+}
+
 /// A built-in snapshotter: makes and removes directories by id. It keeps no table: which names there are is known to
 /// the one bookkeeping module beside the metadata. Methods block and are called on the blocking pool.
 pub trait SnapshotDriver: Send + Sync {
@@ -243,6 +252,24 @@ pub trait SnapshotDriver: Send + Sync {
     /// # Errors
     /// Those of the file system.
     fn ids(&self) -> Result<Vec<SnapshotId>>;
+
+    /// What is wrong inside the directory of a snapshot, whose parents may be left out. Nothing by default.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn inspect(&self, of: &DriverSnapshot) -> Result<Vec<DirectoryFault>> {
+        let _ = of;
+        Ok(Vec::new())
+    }
+
+    /// Makes good what is mendable.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn mend(&self, of: &DriverSnapshot) -> Result<()> {
+        let _ = of;
+        Ok(())
+    }
 
     /// Makes a snapshot's data durable.
     ///

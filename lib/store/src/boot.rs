@@ -48,19 +48,30 @@ pub(crate) fn begin(connection: &mut Connection, path: &Path, id: &str) -> Resul
             "CREATE TABLE IF NOT EXISTS store_boot (
                 one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, clean INTEGER NOT NULL) STRICT",
         )?;
-        let before: Option<(String, bool)> = transaction
-            .query_row("SELECT boot_id, clean FROM store_boot", [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let last = last_stop(&transaction, id)?;
         transaction.execute("INSERT OR REPLACE INTO store_boot VALUES (1, ?1, 0)", params![id])?;
         transaction.commit()?;
-        Ok(match before {
-            None => LastStop::Never,
-            Some((last, _)) if last == id => LastStop::SameBoot,
-            Some((_, true)) => LastStop::Clean,
-            Some((_, false)) => LastStop::Unclean,
-        })
+        Ok(last)
     };
     let last = run().map_err(|error| fault(error, path))?;
+    Ok(Boot { id: id.to_owned(), last })
+}
+
+fn last_stop(connection: &Connection, id: &str) -> rusqlite::Result<LastStop> {
+    let before: Option<(String, bool)> = connection
+        .query_row("SELECT boot_id, clean FROM store_boot", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match before {
+        None => LastStop::Never,
+        Some((last, _)) if last == id => LastStop::SameBoot,
+        Some((_, true)) => LastStop::Clean,
+        Some((_, false)) => LastStop::Unclean,
+    })
+}
+
+/// Reads how the store was left in boot `id`, and leaves it so.
+pub(crate) fn look(connection: &Connection, path: &Path, id: &str) -> Result<Boot> {
+    let last = last_stop(connection, id).map_err(|error| fault(error, path))?;
     Ok(Boot { id: id.to_owned(), last })
 }
 

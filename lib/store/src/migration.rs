@@ -20,6 +20,25 @@ pub struct Migration {
 /// Marks the file as gantry's for `file(1)` and against mix-ups: "gntr".
 const APPLICATION_ID: i32 = 0x676e_7472;
 
+/// Fails unless the schema has the newest version.
+pub(crate) fn require_newest(connection: &Connection, path: &Path, steps: &[Migration]) -> Result<()> {
+    let wrong = |error| fault(error, path);
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(wrong)?;
+    let version: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrong)?;
+    if id != APPLICATION_ID {
+        return Err(Error::failed_precondition(format!("{} is not a gantry database", path.display())));
+    }
+    if usize::try_from(version) != Ok(steps.len()) {
+        return Err(Error::failed_precondition(format!(
+            "database {} has schema version {version}, and this program wants {}: start its daemon once, or use a newer program",
+            path.display(),
+            steps.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Brings the schema to the newest version.
 pub(crate) fn migrate(connection: &mut Connection, path: &Path, steps: &[Migration]) -> Result<()> {
     let wrong = |error| fault(error, path);

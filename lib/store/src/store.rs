@@ -41,6 +41,9 @@ pub struct StoreOptions {
     /// Leaves out the wait for the disk (`no_sync`), for tests and throw-away machines: a crash of the machine may then lose
     /// or damage the file. False by default.
     pub no_sync: bool,
+    /// Opens a file as it is, to look at it: it must be there and of the newest schema, and how it was left stays recorded, if it
+    /// is closed without `clean`. False by default.
+    pub as_is: bool,
     /// Takes this for the kernel's boot id, for tests of what a new boot does; none by default.
     pub boot_id: Option<String>,
 }
@@ -56,6 +59,7 @@ impl StoreOptions {
             queue: 256,
             on_change: None,
             no_sync: false,
+            as_is: false,
             boot_id: None,
         }
     }
@@ -79,20 +83,39 @@ impl Store {
     ///
     /// # Errors
     /// `FailedPrecondition` if another process has it open (naming its pid), if it was written by a newer program, or if it is
-    /// no database of ours; `DataLoss` if it is damaged.
+    /// no database of ours; `DataLoss` if it is damaged; `NotFound` if it is to be opened as it is and is not there.
     pub fn open(options: StoreOptions) -> Result<Store> {
-        let StoreOptions { path, migrations, readers, reads_on_the_spot, queue, on_change, no_sync, boot_id } =
-            options;
+        let StoreOptions {
+            path,
+            migrations,
+            readers,
+            reads_on_the_spot,
+            queue,
+            on_change,
+            no_sync,
+            as_is,
+            boot_id,
+        } = options;
         let boot_id = boot_id.map_or_else(boot::current_id, Ok)?;
-        prepare_file(&path)?;
+        if as_is {
+            std::fs::metadata(&path).with_context(|| format!("open database {}", path.display()))?;
+        } else {
+            prepare_file(&path)?;
+        }
         let lock = StoreLock::acquire(&path)?;
         let mut connection = open_for_writing(&path)?;
         synchronise(&connection, &path, !no_sync)?;
-        migration::migrate(&mut connection, &path, migrations)?;
-        synchronise(&connection, &path, false)?;
-        let boot = boot::begin(&mut connection, &path, &boot_id)?;
-        synchronise(&connection, &path, !no_sync)?;
-        reserve_wal(&path);
+        let boot = if as_is {
+            migration::require_newest(&connection, &path, migrations)?;
+            boot::look(&connection, &path, &boot_id)?
+        } else {
+            migration::migrate(&mut connection, &path, migrations)?;
+            synchronise(&connection, &path, false)?;
+            let boot = boot::begin(&mut connection, &path, &boot_id)?;
+            synchronise(&connection, &path, !no_sync)?;
+            reserve_wal(&path);
+            boot
+        };
         if let Some(on_change) = on_change {
             let hook = move |action: rusqlite::hooks::Action, _: &str, table: &str, row: i64| {
                 if action != rusqlite::hooks::Action::SQLITE_DELETE {

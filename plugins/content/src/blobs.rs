@@ -9,7 +9,7 @@ use gantry_core::content::ContentInfo;
 use gantry_core::{Digest, Error, Labels, Result, ResultExt};
 
 /// The registered algorithms in byte order.
-const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
+pub(crate) const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
 
 /// Where the blobs are. Source: features H22.
 #[derive(Clone, Debug)]

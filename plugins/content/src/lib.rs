@@ -12,6 +12,7 @@
 
 mod blobs;
 mod blocking;
+mod check;
 mod hasher;
 mod ingest;
 mod locks;

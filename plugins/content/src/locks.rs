@@ -30,6 +30,16 @@ impl Locks {
         held.insert(reference.clone(), Instant::now());
         Ok(RefLock { locks: self.clone(), reference: reference.clone() })
     }
+
+    /// Whether `reference` has a writer.
+    pub(crate) fn is_held(&self, reference: &IngestRef) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(reference)
+    }
+
+    /// Every ref that has a writer.
+    pub(crate) fn held(&self) -> Vec<IngestRef> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
 }
 
 impl Drop for RefLock {

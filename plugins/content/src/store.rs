@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream;
 use gantry_core::content::{
-    ContentInfo, ContentProvider, ContentReader, ContentStore, ContentWriter, IngestStatus, OpenWriter,
+    ContentFiles, ContentInfo, ContentProvider, ContentReader, ContentStore, ContentWriter, IngestStatus,
+    OpenWriter,
 };
 use gantry_core::field_mask::FieldMask;
 use gantry_core::filters::Filters;
@@ -29,14 +30,14 @@ const LIST_PAGE: usize = 256;
 /// Content in the directories of a local file system.
 #[derive(Clone)]
 pub struct LocalContent {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     pub(crate) blobs: Blobs,
     pub(crate) blocking: Arc<Blocking>,
-    locks: Locks,
+    pub(crate) locks: Locks,
     /// Whether blobs are protected by fs-verity.
     pub(crate) verity: bool,
     /// `None` where labels are the metadata's business.
@@ -53,6 +54,14 @@ impl LocalContent {
         Self::with_labels(root, None)
     }
 
+    /// Opens the store at `root` to look at it: what a crash left of writes is not removed. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open_as_is(root: &Path) -> Result<LocalContent> {
+        Self::at(root, None)
+    }
+
     /// Opens the store at `root` with labels in memory, for a program that has no database. Blocks.
     ///
     /// # Errors
@@ -62,9 +71,14 @@ impl LocalContent {
     }
 
     fn with_labels(root: &Path, labels: Option<Mutex<HashMap<Digest, Labels>>>) -> Result<LocalContent> {
+        let store = Self::at(root, labels)?;
+        remove_remains(&root.join("ingest"));
+        Ok(store)
+    }
+
+    fn at(root: &Path, labels: Option<Mutex<HashMap<Digest, Labels>>>) -> Result<LocalContent> {
         let ingests = root.join("ingest");
         fs::create_dir_all(&ingests).with_context(|| format!("make {}", ingests.display()))?;
-        remove_remains(&ingests);
         let verity = gantry_sys::verity::is_supported(root);
         tracing::debug!(path = %root.display(), verity, "content store");
         Ok(LocalContent {
@@ -199,6 +213,10 @@ impl ContentProvider for LocalContent {
 
 #[async_trait]
 impl ContentStore for LocalContent {
+    fn files(&self) -> Option<Arc<dyn ContentFiles>> {
+        Some(Arc::new(self.clone()))
+    }
+
     async fn info(&self, _cx: &Context, digest: &Digest) -> Result<ContentInfo> {
         let digest = digest.clone();
         self.run(move |inner| inner.info(&digest)).await

@@ -57,6 +57,59 @@ async fn an_ingest_and_its_blob_are_where_containerd_has_them() {
 }
 
 #[tokio::test]
+async fn strays_are_told_apart_and_a_damaged_blob_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalContent::open(dir.path()).unwrap();
+    let cx = Context::background();
+    let mut writer = store.writer(&cx, open("ref-1")).await.unwrap();
+    writer.write(Bytes::from("content")).await.unwrap();
+    let digest = writer.commit(CommitContent::default()).await.unwrap();
+    let mut held = store.writer(&cx, open("ref-2")).await.unwrap();
+    held.write(Bytes::from("half")).await.unwrap();
+    let files = store.files().unwrap();
+    assert_eq!(files.strays().unwrap(), []);
+    let (blobs, ingests) = (dir.path().join("blobs"), dir.path().join("ingest"));
+    for path in [blobs.join("README"), blobs.join("sha256/short"), ingests.join("file")] {
+        fs::write(path, "x").unwrap();
+    }
+    fs::create_dir(blobs.join("sha256").join("a".repeat(64))).unwrap();
+    fs::create_dir(blobs.join("md5")).unwrap();
+    // What a crash leaves of a write, and a copy under another name.
+    fs::create_dir(ingests.join("b".repeat(64))).unwrap();
+    drop(held);
+    let whole = fs::read_dir(&ingests).unwrap().map(|entry| entry.unwrap().path());
+    let whole = whole.into_iter().find(|path| path.join("data").exists()).unwrap();
+    let copy = ingests.join("c".repeat(64));
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(&whole).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let strays = files.strays().unwrap();
+    let mut found: Vec<String> =
+        strays.iter().map(|stray| stray.path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    found.sort();
+    let [a, b, c] = ["a", "b", "c"].map(|letter| letter.repeat(64));
+    assert_eq!(found, ["README", &a, &b, &c, "file", "md5", "short"].map(str::to_owned));
+    let removable: Vec<_> = strays.iter().filter(|stray| stray.removable).map(|stray| &stray.path).collect();
+    assert_eq!(removable, [&ingests.join(&b)]);
+    for stray in &strays {
+        assert_eq!(files.remove_stray(stray).is_ok(), stray.removable, "{stray:?}");
+    }
+    assert!(!ingests.join("b".repeat(64)).exists() && copy.exists() && blobs.join("README").exists());
+    let aside = files.set_aside(&digest).unwrap();
+    assert_eq!(fs::read_to_string(&aside).unwrap(), "content");
+    assert_eq!(store.info(&cx, &digest).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(files.set_aside(&digest).unwrap_err().kind(), ErrorKind::NotFound);
+    // Opened as it is, nothing is tidied.
+    fs::create_dir(ingests.join("d".repeat(64))).unwrap();
+    drop(LocalContent::open_as_is(dir.path()).unwrap());
+    assert!(ingests.join("d".repeat(64)).exists());
+    drop(LocalContent::open(dir.path()).unwrap());
+    assert!(!ingests.join("d".repeat(64)).exists());
+}
+
+#[tokio::test]
 async fn a_commit_may_expect_another_algorithm() {
     let dir = tempfile::tempdir().unwrap();
     let store = LocalContent::open(dir.path()).unwrap();

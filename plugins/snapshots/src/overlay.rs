@@ -1,11 +1,14 @@
 //! Snapshots as overlay mounts: each is a directory `fs` of what differs from its parents, and `work` beside it.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use gantry_core::mount::Mount;
-use gantry_core::snapshots::{DriverSnapshot, SnapshotDriver, SnapshotId, SnapshotKind, SnapshotUsage};
+use gantry_core::snapshots::{
+    DirectoryFault, DriverSnapshot, SnapshotDriver, SnapshotId, SnapshotKind, SnapshotUsage,
+};
 use gantry_core::{Error, ErrorKind, Result};
 
 use crate::directories::{Directories, io_error, sync, usage};
@@ -54,6 +57,10 @@ impl OverlayDriver {
         self.directories.path(id).join("fs")
     }
 
+    fn work(&self, id: SnapshotId) -> PathBuf {
+        self.directories.path(id).join("work")
+    }
+
     fn bind(&self, id: SnapshotId, access: &str) -> Vec<Mount> {
         vec![Mount {
             kind: "bind".to_owned(),
@@ -61,6 +68,20 @@ impl OverlayDriver {
             target: String::new(),
             options: vec![access.to_owned(), "rbind".to_owned()],
         }]
+    }
+}
+
+fn make_work(work: &Path) -> Result<()> {
+    fs::DirBuilder::new().mode(0o711).create(work).map_err(|error| io_error("create", work, error))
+}
+
+fn is_directory(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(io_error("look at", path, error)),
     }
 }
 
@@ -97,14 +118,7 @@ impl SnapshotDriver for OverlayDriver {
                 std::os::unix::fs::lchown(&fs_path, Some(owner.uid()), Some(owner.gid()))
                     .map_err(|error| io_error("change the owner of", &fs_path, error))?;
             }
-            if new.kind == SnapshotKind::Active {
-                let work = path.join("work");
-                fs::DirBuilder::new()
-                    .mode(0o711)
-                    .create(&work)
-                    .map_err(|error| io_error("create", &work, error))?;
-            }
-            Ok(())
+            if new.kind == SnapshotKind::Active { make_work(&path.join("work")) } else { Ok(()) }
         })
     }
 
@@ -121,7 +135,7 @@ impl SnapshotDriver for OverlayDriver {
         }
         let mut options = Vec::new();
         if of.kind == SnapshotKind::Active {
-            options.push(format!("workdir={}", self.directories.path(of.id).join("work").display()));
+            options.push(format!("workdir={}", self.work(of.id).display()));
             options.push(format!("upperdir={}", self.upper(of.id).display()));
         }
         let lower: Vec<String> = of.parents.iter().map(|id| self.upper(*id).display().to_string()).collect();
@@ -154,6 +168,32 @@ impl SnapshotDriver for OverlayDriver {
 
     fn ids(&self) -> Result<Vec<SnapshotId>> {
         self.directories.ids()
+    }
+
+    fn inspect(&self, of: &DriverSnapshot) -> Result<Vec<DirectoryFault>> {
+        let mut faults = Vec::new();
+        let upper = self.upper(of.id);
+        if !is_directory(&upper)? {
+            faults.push(DirectoryFault {
+                what: format!("{} is no directory", upper.display()),
+                mendable: false,
+            });
+        }
+        let work = self.work(of.id);
+        if of.kind == SnapshotKind::Active && !is_directory(&work)? {
+            // What is in there is of the kernel's own making, and of one mount only.
+            faults
+                .push(DirectoryFault { what: format!("{} is no directory", work.display()), mendable: true });
+        }
+        Ok(faults)
+    }
+
+    fn mend(&self, of: &DriverSnapshot) -> Result<()> {
+        let work = self.work(of.id);
+        if of.kind == SnapshotKind::Active && !is_directory(&work)? {
+            make_work(&work)?;
+        }
+        Ok(())
     }
 
     fn sync(&self, id: SnapshotId) -> Result<()> {
@@ -211,6 +251,26 @@ mod tests {
         driver.create(&snapshot(2, SnapshotKind::Active, &[1])).unwrap();
         let owner = fs::metadata(driver.upper(2)).unwrap();
         assert_eq!((owner.uid(), owner.gid()), (1000, 1001));
+    }
+
+    #[test]
+    fn a_lost_work_directory_is_made_anew_and_a_lost_upper_one_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let driver = OverlayDriver::open(root.path(), OverlayConfig::default()).unwrap();
+        let active = snapshot(1, SnapshotKind::Active, &[]);
+        driver.create(&active).unwrap();
+        assert_eq!(driver.inspect(&active).unwrap(), []);
+        fs::remove_dir(driver.work(1)).unwrap();
+        fs::remove_dir(driver.upper(1)).unwrap();
+        let faults = driver.inspect(&active).unwrap();
+        assert_eq!(faults.iter().map(|fault| fault.mendable).collect::<Vec<_>>(), [false, true]);
+        driver.mend(&active).unwrap();
+        let faults = driver.inspect(&active).unwrap();
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].what.contains("/1/fs"), "{faults:?}");
+        // A committed one needs no work directory.
+        fs::remove_dir(driver.work(1)).unwrap();
+        assert_eq!(driver.inspect(&snapshot(1, SnapshotKind::Committed, &[])).unwrap().len(), 1);
     }
 
     #[test]
