@@ -162,6 +162,7 @@ impl ContentStore for MetadataContent {
 
     async fn delete(&self, cx: &Context, digest: &Digest) -> Result<()> {
         cx.namespace()?;
+        let _removal = self.inner.removals.read().await;
         let (cx, gone) = (cx.clone(), digest.clone());
         let write = move |db: &Writing<'_>| {
             let sql = "DELETE FROM blobs WHERE namespace = ?1 AND digest = ?2";
@@ -183,6 +184,8 @@ impl ContentStore for MetadataContent {
         {
             return Err(ingests::taken(expected));
         }
+        // Before the digest's lock: those who compare files and records take them in this order.
+        let removal = self.inner.removals.read().await;
         let mut shared = None;
         let mut alone = None;
         if let Some(expected) = &open.expected {
@@ -195,7 +198,7 @@ impl ContentStore for MetadataContent {
         let write = move |db: &Writing<'_>| ingests::open(db, &owner, &reference, digest.as_ref());
         let ingests::Opened { backend_ref, no_longer } = self.inner.change(write).await?;
         self.inner.garbage.add_blobs(no_longer);
-        drop(alone);
+        drop((alone, removal));
         let background = Context::background();
         let source = match shared {
             // Data that was already written under this ref goes on where it stands.
@@ -255,6 +258,7 @@ impl ContentStore for MetadataContent {
 
     async fn abort(&self, cx: &Context, reference: &IngestRef) -> Result<()> {
         let backend_ref = self.backend_ref(cx, reference).await?;
+        let _removal = self.inner.removals.read().await;
         let (owner, gone) = (cx.clone(), reference.clone());
         let write =
             move |db: &Writing<'_>| ingests::forget(db, &owner, &gone)?.ok_or_else(|| missing_ingest(&gone));

@@ -106,6 +106,7 @@ impl MetadataWriter {
 
 /// Makes the blob, then its record. Goes on if the caller leaves.
 async fn finish(inner: Arc<Inner>, cx: Context, source: Source, new: NewBlob) -> Result<bool> {
+    let _removal = inner.removals.read().await;
     let _alone = inner.digests.lock(new.digest.as_str().to_owned()).await;
     match source {
         Source::Own(mut own) => {

@@ -23,6 +23,7 @@ use crate::content::MetadataContent;
 use crate::images::MetadataImages;
 use crate::leases::MetadataLeases;
 use crate::locks::KeyLocks;
+use crate::maintenance::MetadataMaintenance;
 use crate::mounts::MetadataMounts;
 use crate::namespaces::MetadataNamespaces;
 use crate::recovery::Recovery;
@@ -92,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) digests: KeyLocks<String>,
     /// Held while a snapshot is committed, by directory.
     pub(crate) snapshot_locks: KeyLocks<i64>,
+    /// Held while a snapshot is made, until directory and record agree, by snapshotter and number.
+    pub(crate) directory_locks: KeyLocks<(String, u64)>,
     /// The directory of the next snapshot.
     pub(crate) next_snapshot: AtomicI64,
     pub(crate) recorder: Arc<Recorder>,
@@ -100,6 +103,15 @@ pub(crate) struct Inner {
     /// Keepers of other things that a collection takes along.
     pub(crate) others: Mutex<Vec<Arc<dyn Collection>>>,
     pub(crate) pending: Pending,
+    /// Held, shared, by removals until their data has followed their record, or waits for the collection; alone by those who
+    /// compare the two.
+    pub(crate) removals: tokio::sync::RwLock<()>,
+    /// Held while somebody asks who keeps what: one such question at a time, since it goes over all records.
+    pub(crate) questions: tokio::sync::Mutex<()>,
+    /// Held by the one check that is under way.
+    pub(crate) checks: Arc<tokio::sync::Mutex<()>>,
+    /// Whether the store was opened only to be looked at: nobody else uses it.
+    pub(crate) is_stopped_root: bool,
     /// Snapshotters whose retired directories wait to be deleted.
     pub(crate) purges: Mutex<HashSet<String>>,
     pub(crate) purge_locks: KeyLocks<String>,
@@ -187,6 +199,30 @@ impl Metadata {
         parts: MetadataParts,
         boot_id: Option<String>,
     ) -> Result<Metadata> {
+        let metadata = Self::open_only(config, parts, boot_id, false).await?;
+        let recovery = Arc::new(metadata.inner.recover().await?);
+        if metadata.boot().last == LastStop::Unclean {
+            metadata.inner.check_in_background();
+        }
+        Ok(Metadata { recovery, ..metadata })
+    }
+
+    /// Opens the database of a root that no daemon uses as it is: nothing is made, brought up to date, compared or repaired, and
+    /// how it was left stays known. Only [`Metadata::maintenance`] is to be used.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no database; `FailedPrecondition` if a process has it open (naming its pid) or its schema is older
+    /// or newer than this program's; `DataLoss` if it is damaged.
+    pub async fn open_as_is(config: MetadataConfig, parts: MetadataParts) -> Result<Metadata> {
+        Self::open_only(config, parts, None, true).await
+    }
+
+    async fn open_only(
+        config: MetadataConfig,
+        parts: MetadataParts,
+        boot_id: Option<String>,
+        as_is: bool,
+    ) -> Result<Metadata> {
         let MetadataParts { path, content, drivers, events } = parts;
         let mut by_name = BTreeMap::new();
         for driver in drivers {
@@ -195,7 +231,7 @@ impl Metadata {
                 return Err(Error::failed_precondition(text));
             }
         }
-        if !path.exists() {
+        if !as_is && !path.exists() {
             refuse_foreign(&path, &content, &by_name).await?;
         }
         let recorder = Arc::new(Recorder::default());
@@ -204,6 +240,7 @@ impl Metadata {
             no_sync: config.no_sync,
             boot_id,
             reads_on_the_spot: threads_but_one(),
+            as_is,
             on_change: Some(Arc::new(move |table: &str, row| told.row_changed(table, row))),
             ..StoreOptions::new(path, MIGRATIONS)
         };
@@ -219,22 +256,23 @@ impl Metadata {
             events,
             digests: KeyLocks::default(),
             snapshot_locks: KeyLocks::default(),
+            directory_locks: KeyLocks::default(),
             next_snapshot: AtomicI64::new(1),
             recorder,
             collector: Collector::default(),
             garbage: Garbage::default(),
             others: Mutex::default(),
             pending: Pending::default(),
+            removals: tokio::sync::RwLock::default(),
+            questions: tokio::sync::Mutex::default(),
+            checks: Arc::default(),
+            is_stopped_root: as_is,
             purges: Mutex::default(),
             purge_locks: KeyLocks::default(),
             jobs: TaskTracker::new(),
             driver_calls: Semaphore::new(DRIVER_CALLS),
         });
-        let recovery = Arc::new(inner.recover().await?);
-        if inner.store.boot().last == LastStop::Unclean {
-            inner.check_in_background();
-        }
-        Ok(Metadata { inner, recovery })
+        Ok(Metadata { inner, recovery: Arc::default() })
     }
 
     /// The namespaces.
@@ -265,6 +303,11 @@ impl Metadata {
     /// The sandboxes.
     pub fn sandboxes(&self) -> MetadataSandboxes {
         MetadataSandboxes::new(Arc::clone(&self.inner))
+    }
+
+    /// Who keeps what, what would go, and whether records and data agree.
+    pub fn maintenance(&self) -> MetadataMaintenance {
+        MetadataMaintenance::new(Arc::clone(&self.inner))
     }
 
     /// The records of activated mounts.
@@ -339,7 +382,8 @@ impl Metadata {
         if tokio::time::timeout(grace, self.inner.jobs.wait()).await.is_err() {
             tracing::warn!("metadata jobs are still under way at the end of the grace period");
         }
-        let clean = self.inner.sync_all_until(end).await;
+        // A root that was only looked at stays as it was left.
+        let clean = !self.inner.is_stopped_root && self.inner.sync_all_until(end).await;
         self.inner.store.close(clean).await
     }
 }

@@ -7,6 +7,7 @@
 //! more. Events are left to `plugins/services`, but for those about what a collection removed.
 #![forbid(unsafe_code)]
 
+mod check;
 mod collection;
 mod columns;
 mod containers;
@@ -18,6 +19,7 @@ mod ingests;
 mod labels;
 mod leases;
 mod locks;
+mod maintenance;
 mod mounts;
 mod namespaces;
 mod paging;
@@ -36,6 +38,7 @@ pub use database::{ContentSharing, Metadata, MetadataConfig, MetadataParts};
 pub use gantry_store::{Boot, LastStop};
 pub use images::MetadataImages;
 pub use leases::MetadataLeases;
+pub use maintenance::MetadataMaintenance;
 pub use mounts::MetadataMounts;
 pub use namespaces::MetadataNamespaces;
 pub use recovery::{Recovery, SnapshotName};

@@ -119,6 +119,7 @@ impl NamespaceStore for MetadataNamespaces {
 
     async fn delete(&self, _cx: &Context, name: &Namespace) -> Result<()> {
         let name = name.clone();
+        let _removal = self.inner.removals.read().await;
         let write = move |db: &Writing<'_>| {
             let Some(id) = id_of(db, name.as_str())? else {
                 return Err(Error::not_found(format!("namespace {name:?}")));

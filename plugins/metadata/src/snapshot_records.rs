@@ -20,7 +20,7 @@ pub(crate) fn kind_to_number(kind: SnapshotKind) -> i64 {
     }
 }
 
-fn kind_from_number(number: i64) -> Result<SnapshotKind> {
+pub(crate) fn kind_from_number(number: i64) -> Result<SnapshotKind> {
     match number {
         0 => Ok(SnapshotKind::View),
         1 => Ok(SnapshotKind::Active),

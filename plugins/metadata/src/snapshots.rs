@@ -111,6 +111,8 @@ impl MetadataSnapshotter {
         let number = u64::try_from(id).map_err(|_| Error::internal("a snapshot's number"))?;
         let directory =
             DriverSnapshot { id: number, kind, parents: parents.clone(), labels: new_labels.clone() };
+        // Held until directory and record agree, for those who compare them.
+        let _settled = self.inner.directory_locks.lock((self.name.clone(), number)).await;
         let made = move |driver: &dyn SnapshotDriver| {
             driver.create(&directory)?;
             match driver.mounts(&directory) {
@@ -204,6 +206,7 @@ impl MetadataSnapshotter {
     async fn remove_record(self, cx: Context, key: SnapshotKey) -> Result<()> {
         let space = self.space(&cx)?;
         let resource = self.resource();
+        let _removal = self.inner.removals.read().await;
         let write = move |db: &Writing<'_>| {
             let record = records::existing(db, &space, &key)?;
             if db.exists("SELECT 1 FROM snapshots WHERE parent = ?1 LIMIT 1", params![record.id])? {

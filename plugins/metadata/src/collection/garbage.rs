@@ -24,6 +24,14 @@ struct Waiting {
     directories: BTreeSet<(String, u64)>,
 }
 
+/// A copy of what waits.
+pub(crate) struct Known {
+    pub(crate) all_content: bool,
+    pub(crate) blobs: BTreeSet<String>,
+    pub(crate) ingests: BTreeSet<String>,
+    pub(crate) directories: BTreeSet<(String, u64)>,
+}
+
 /// More than this is not remembered one by one: everything is looked at instead.
 const MAX_REMEMBERED: usize = 50_000;
 
@@ -74,6 +82,32 @@ impl Garbage {
     /// This directory is without record.
     pub(crate) fn add_directory(&self, snapshotter: &str, directory: u64) {
         self.waiting().directories.insert((snapshotter.to_owned(), directory));
+    }
+
+    /// What waits, as far as it is known by name.
+    pub(crate) fn known(&self) -> Known {
+        let waiting = self.waiting();
+        Known {
+            all_content: waiting.all_content,
+            blobs: waiting.blobs.clone(),
+            ingests: waiting.ingests.clone(),
+            directories: waiting.directories.clone(),
+        }
+    }
+
+    /// Whether the next collection looks at the file of this digest anyhow.
+    pub(crate) fn knows_blob(&self, digest: &str) -> bool {
+        self.waiting().blobs.contains(digest)
+    }
+
+    /// Whether the next collection looks at this write anyhow.
+    pub(crate) fn knows_ingest(&self, backend_ref: &str) -> bool {
+        self.waiting().ingests.contains(backend_ref)
+    }
+
+    /// Whether the next collection removes this directory anyhow.
+    pub(crate) fn knows_directory(&self, snapshotter: &str, directory: u64) -> bool {
+        self.waiting().directories.contains(&(snapshotter.to_owned(), directory))
     }
 
     fn take(&self) -> Waiting {
@@ -156,7 +190,7 @@ impl Inner {
         });
     }
 
-    async fn remove_blob(&self, digest: &str) -> Result<()> {
+    pub(crate) async fn remove_blob(&self, digest: &str) -> Result<()> {
         let digest = Digest::parse(digest)?;
         // The lock that a commit holds from before the blob is there until its record is.
         let _alone = self.digests.lock(digest.as_str().to_owned()).await;
@@ -179,7 +213,7 @@ impl Inner {
         }
     }
 
-    async fn remove_ingest(&self, backend_ref: &str) -> Result<()> {
+    pub(crate) async fn remove_ingest(&self, backend_ref: &str) -> Result<()> {
         let wanted = backend_ref.to_owned();
         let recorded = move |db: &Reading<'_>| {
             db.exists("SELECT 1 FROM ingests WHERE backend_ref = ?1", params![wanted])
@@ -195,7 +229,7 @@ impl Inner {
 
     /// Adds what the content store has and no record names. A blob that is being committed has none yet: it is looked at again
     /// under its lock. An ingest's record is made before the ingest, so one listed here that has no record is garbage.
-    async fn find_content_without_record(
+    pub(crate) async fn find_content_without_record(
         &self,
         blobs: &mut BTreeSet<String>,
         ingests: &mut BTreeSet<String>,
@@ -220,7 +254,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn without_record(
+    pub(crate) async fn without_record(
         &self,
         table: &'static str,
         column: &'static str,

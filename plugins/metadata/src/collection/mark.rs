@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use gantry_core::wire_names::LABEL_GC_FLAT;
-use gantry_core::{Labels, Result};
+use gantry_core::Result;
 use gantry_store::{Reading, params};
 
 use super::changes::Change;
-use super::references::{Meaning, Target, UsedAt, meaning};
-use crate::labels::{self, Owner};
+use super::references::{Meaning, meaning};
+use super::trace::Trace;
+use crate::labels::Owner;
 
 // The conditions in these statements are those of the partial indexes, to the letter: else SQLite would read every label.
 
@@ -54,7 +54,7 @@ impl NodeKind {
         }
     }
 
-    fn owner(self) -> Option<Owner> {
+    pub(super) fn owner(self) -> Option<Owner> {
         Some(match self {
             NodeKind::Container => Owner::Container,
             NodeKind::Image => Owner::Image,
@@ -87,8 +87,8 @@ pub(crate) struct Node {
 }
 
 /// How much of an object is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Depth {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Depth {
     /// The object, and the parents of a snapshot: what a flat lease keeps.
     Flat,
     /// Whatever it refers to as well.
@@ -99,15 +99,46 @@ enum Depth {
 pub(crate) struct Marker {
     now: SystemTime,
     alive: HashMap<Node, Depth>,
+    /// What would be a root, had it not expired.
+    expired: HashSet<Node>,
+    /// Remembers who keeps what, for those who ask.
+    trace: Option<Trace>,
     /// Whether anything points back or has a condition; mostly nothing does, and need not be looked for.
-    any_backwards: bool,
+    pub(super) any_backwards: bool,
     /// How many of the recorder's changes were looked at.
     seen: usize,
 }
 
 impl Marker {
     pub(crate) fn new(now: SystemTime) -> Self {
-        Marker { now, alive: HashMap::new(), any_backwards: false, seen: 0 }
+        Marker {
+            now,
+            alive: HashMap::new(),
+            expired: HashSet::new(),
+            trace: None,
+            any_backwards: false,
+            seen: 0,
+        }
+    }
+
+    /// A marker that remembers who keeps what.
+    pub(crate) fn tracing(now: SystemTime) -> Self {
+        Marker { trace: Some(Trace::default()), ..Self::new(now) }
+    }
+
+    /// What was remembered, by a marker that does.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// When the mark is made.
+    pub(super) fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    /// Whether `node` would be a root, had it not expired.
+    pub(super) fn has_expired(&self, node: Node) -> bool {
+        self.expired.contains(&node)
     }
 
     /// Whether `node` is kept.
@@ -123,8 +154,22 @@ impl Marker {
     /// Marks every root, and what is reached from it.
     pub(crate) fn mark_roots(&mut self, db: &Reading<'_>) -> Result<()> {
         self.any_backwards = any_backwards(db)?;
-        let mut expired = HashSet::new();
+        for root in self.roots(db)? {
+            if let Some(trace) = &mut self.trace {
+                trace.root(root);
+            }
+            self.reach(db, root, Depth::Full)?;
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.seal();
+        }
+        Ok(())
+    }
+
+    /// Every object that is kept by itself.
+    fn roots(&mut self, db: &Reading<'_>) -> Result<Vec<Node>> {
         let mut labelled = HashSet::new();
+        let expired = &mut self.expired;
         db.each(ROOT_LABELS, [], |row| {
             let Some(kind) = NodeKind::of_owner(row.get(0)?) else { return Ok(()) };
             let node = Node { kind, id: row.get(1)? };
@@ -135,26 +180,19 @@ impl Marker {
             }
             Ok(())
         })?;
+        let mut roots = Vec::new();
         for kind in [NodeKind::Lease, NodeKind::Image, NodeKind::Container, NodeKind::Sandbox] {
-            for id in ids(db, kind)? {
-                let node = Node { kind, id };
-                let mortal = matches!(kind, NodeKind::Lease | NodeKind::Image);
-                if !(mortal && expired.contains(&node)) {
-                    self.reach(db, node, Depth::Full)?;
-                }
-            }
+            let mortal = matches!(kind, NodeKind::Lease | NodeKind::Image);
+            let all = ids(db, kind)?.into_iter().map(|id| Node { kind, id });
+            roots.extend(all.filter(|node| !(mortal && self.expired.contains(node))));
         }
-        for node in labelled {
-            if matches!(node.kind, NodeKind::Blob | NodeKind::Snapshot) {
-                self.reach(db, node, Depth::Full)?;
-            }
-        }
+        roots.extend(
+            labelled.into_iter().filter(|node| matches!(node.kind, NodeKind::Blob | NodeKind::Snapshot)),
+        );
         let sql = "SELECT id FROM ingests WHERE expires > ?1";
         let open: Vec<i64> = db.all(sql, params![self.seconds()], |row| row.get(0))?;
-        for id in open {
-            self.reach(db, Node { kind: NodeKind::Ingest, id }, Depth::Full)?;
-        }
-        Ok(())
+        roots.extend(open.into_iter().map(|id| Node { kind: NodeKind::Ingest, id }));
+        Ok(roots)
     }
 
     /// Looks at what was changed since the last look, in the state that the writer sees now.
@@ -185,132 +223,20 @@ impl Marker {
         self.now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
     }
 
-    fn was_used(&self, db: &Reading<'_>, snapshot: Node, conditions: &[UsedAt]) -> Result<bool> {
-        let meanings = self.meanings(db, snapshot)?;
-        let mut used = meanings.iter().filter_map(|meaning| match meaning {
-            Meaning::UsedAt(at) => Some(*at),
-            _ => None,
-        });
-        Ok(used.any(|at| conditions.iter().any(|condition| condition.holds(at, self.now))))
-    }
-
-    fn meanings(&self, db: &Reading<'_>, node: Node) -> Result<Vec<Meaning>> {
-        let Some(owner) = node.kind.owner() else { return Ok(Vec::new()) };
-        let sql = "SELECT key, value FROM labels WHERE kind = ?1 AND owner = ?2 \
-                   AND key >= 'containerd.io/gc.' AND key < 'containerd.io/gc/'";
-        db.all(sql, params![owner as i64, node.id], |row| {
-            Ok(meaning(&row.get::<String>(0)?, &row.get::<String>(1)?))
-        })
-    }
-
     /// Marks `node` and everything reached from it.
     fn reach(&mut self, db: &Reading<'_>, node: Node, depth: Depth) -> Result<()> {
         let mut waiting = vec![(node, depth)];
+        let mut found = Vec::new();
         while let Some((node, depth)) = waiting.pop() {
             if self.alive.get(&node).is_some_and(|known| *known >= depth) {
                 continue;
             }
             self.alive.insert(node, depth);
-            self.expand(db, node, depth, &mut waiting)?;
-        }
-        Ok(())
-    }
-
-    fn expand(
-        &self,
-        db: &Reading<'_>,
-        node: Node,
-        depth: Depth,
-        found: &mut Vec<(Node, Depth)>,
-    ) -> Result<()> {
-        match node.kind {
-            NodeKind::Lease => return expand_lease(db, node, found),
-            NodeKind::Ingest => return expand_ingest(db, node, found),
-            NodeKind::Snapshot => {
-                let sql = "SELECT parent FROM snapshots WHERE id = ?1 AND parent IS NOT NULL";
-                let parent = db.one(sql, params![node.id], |row| row.get(0))?;
-                found.extend(parent.map(|id| (Node { kind: NodeKind::Snapshot, id }, depth)));
+            self.expand(db, node, depth, &mut found)?;
+            if let Some(trace) = &mut self.trace {
+                trace.note(node, &found)?;
             }
-            NodeKind::Image => {
-                let sql = "SELECT b.id FROM images i JOIN blobs b ON b.namespace = i.namespace AND b.digest = i.digest \
-                           WHERE i.id = ?1";
-                let target = db.one(sql, params![node.id], |row| row.get(0))?;
-                found.extend(target.map(|id| (Node { kind: NodeKind::Blob, id }, depth)));
-            }
-            NodeKind::Container => {
-                let sql = "SELECT s.id FROM containers c JOIN snapshots s ON s.snapshotter = c.snapshotter \
-                           AND s.namespace = c.namespace AND s.key = c.snapshot_key WHERE c.id = ?1";
-                let root = db.one(sql, params![node.id], |row| row.get(0))?;
-                found.extend(root.map(|id| (Node { kind: NodeKind::Snapshot, id }, Depth::Full)));
-            }
-            NodeKind::Blob | NodeKind::Sandbox => {}
-        }
-        if depth == Depth::Flat {
-            return Ok(());
-        }
-        let references: Vec<Target> = self
-            .meanings(db, node)?
-            .into_iter()
-            .flat_map(|meaning| match meaning {
-                Meaning::References(targets) => targets,
-                _ => Vec::new(),
-            })
-            .collect();
-        if references.is_empty() && !self.any_backwards {
-            return Ok(());
-        }
-        let Some(namespace) = namespace_of(db, node)? else { return Ok(()) };
-        for target in references {
-            found.extend(find(db, &namespace, &target)?.map(|node| (node, Depth::Full)));
-        }
-        if self.any_backwards { self.expand_backwards(db, node, &namespace, found) } else { Ok(()) }
-    }
-
-    /// Finds those that live as long as `node` does.
-    fn expand_backwards(
-        &self,
-        db: &Reading<'_>,
-        node: Node,
-        namespace: &str,
-        found: &mut Vec<(Node, Depth)>,
-    ) -> Result<()> {
-        let Some(name) = target_of(db, node)? else { return Ok(()) };
-        let key = match &name {
-            Target::Content(key)
-            | Target::Image(key)
-            | Target::Container(key)
-            | Target::Snapshot { key, .. } => key,
-        };
-        let mut owners = Vec::new();
-        db.each(BACK_REFERENCES, params![key], |row| {
-            if meaning(&row.get::<String>(2)?, key) == Meaning::BackReference(name.clone()) {
-                owners.push((row.get(0)?, row.get(1)?));
-            }
-            Ok(())
-        })?;
-        if node.kind == NodeKind::Snapshot {
-            let conditions = db.all(CONDITIONS, [], |row| {
-                let means = meaning(&row.get::<String>(2)?, &row.get::<String>(3)?);
-                Ok((row.get::<i64>(0)?, row.get::<i64>(1)?, means))
-            })?;
-            for (kind, owner, means) in conditions {
-                // Source: containerd: content and images may have conditions.
-                let conditional = [Owner::Image as i64, Owner::Blob as i64].contains(&kind);
-                if let Meaning::Condition { snapshot, used } = means
-                    && conditional
-                    && snapshot == name
-                    && self.was_used(db, node, &used)?
-                {
-                    owners.push((kind, owner));
-                }
-            }
-        }
-        for (kind, id) in owners {
-            let Some(kind) = NodeKind::of_owner(kind) else { continue };
-            let owner = Node { kind, id };
-            if namespace_of(db, owner)?.as_deref() == Some(namespace) {
-                found.push((owner, Depth::Full));
-            }
+            waiting.extend(found.drain(..).map(|found| (found.node, found.depth)));
         }
         Ok(())
     }
@@ -326,99 +252,4 @@ fn any_backwards(db: &Reading<'_>) -> Result<bool> {
 /// Every object of a kind.
 pub(crate) fn ids(db: &Reading<'_>, kind: NodeKind) -> Result<Vec<i64>> {
     db.all(&format!("SELECT id FROM {}", kind.table()), [], |row| row.get(0))
-}
-
-pub(super) fn namespace_of(db: &Reading<'_>, node: Node) -> Result<Option<String>> {
-    db.one(&format!("SELECT namespace FROM {} WHERE id = ?1", node.kind.table()), params![node.id], |row| {
-        row.get(0)
-    })
-}
-
-/// The name by which labels speak of an object.
-fn target_of(db: &Reading<'_>, node: Node) -> Result<Option<Target>> {
-    match node.kind {
-        NodeKind::Blob => db.one("SELECT digest FROM blobs WHERE id = ?1", params![node.id], |row| {
-            Ok(Target::Content(row.get(0)?))
-        }),
-        NodeKind::Image => db.one("SELECT name FROM images WHERE id = ?1", params![node.id], |row| {
-            Ok(Target::Image(row.get(0)?))
-        }),
-        NodeKind::Container => db.one("SELECT name FROM containers WHERE id = ?1", params![node.id], |row| {
-            Ok(Target::Container(row.get(0)?))
-        }),
-        NodeKind::Snapshot => {
-            db.one("SELECT snapshotter, key FROM snapshots WHERE id = ?1", params![node.id], |row| {
-                Ok(Target::Snapshot { snapshotter: row.get(0)?, key: row.get(1)? })
-            })
-        }
-        NodeKind::Lease | NodeKind::Sandbox | NodeKind::Ingest => Ok(None),
-    }
-}
-
-/// The object of that name, if there is one.
-pub(super) fn find(db: &Reading<'_>, namespace: &str, target: &Target) -> Result<Option<Node>> {
-    let (kind, id) = match target {
-        Target::Content(digest) => {
-            let sql = "SELECT id FROM blobs WHERE namespace = ?1 AND digest = ?2";
-            (NodeKind::Blob, db.one(sql, params![namespace, digest], |row| row.get(0))?)
-        }
-        Target::Image(name) => {
-            let sql = "SELECT id FROM images WHERE namespace = ?1 AND name = ?2";
-            (NodeKind::Image, db.one(sql, params![namespace, name], |row| row.get(0))?)
-        }
-        Target::Container(name) => {
-            let sql = "SELECT id FROM containers WHERE namespace = ?1 AND name = ?2";
-            (NodeKind::Container, db.one(sql, params![namespace, name], |row| row.get(0))?)
-        }
-        Target::Snapshot { snapshotter, key } => {
-            let sql = "SELECT id FROM snapshots WHERE snapshotter = ?1 AND namespace = ?2 AND key = ?3";
-            (NodeKind::Snapshot, db.one(sql, params![snapshotter, namespace, key], |row| row.get(0))?)
-        }
-    };
-    Ok(id.map(|id| Node { kind, id }))
-}
-
-fn expand_ingest(db: &Reading<'_>, node: Node, found: &mut Vec<(Node, Depth)>) -> Result<()> {
-    let sql = "SELECT b.id FROM ingests i JOIN blobs b ON b.namespace = i.namespace AND b.digest = i.expected \
-               WHERE i.id = ?1";
-    let expected = db.one(sql, params![node.id], |row| row.get(0))?;
-    found.extend(expected.map(|id| (Node { kind: NodeKind::Blob, id }, Depth::Full)));
-    Ok(())
-}
-
-fn expand_lease(db: &Reading<'_>, node: Node, found: &mut Vec<(Node, Depth)>) -> Result<()> {
-    let Some(namespace) = namespace_of(db, node)? else { return Ok(()) };
-    let labels: Labels = labels::load(db, Owner::Lease, node.id)?;
-    let depth = if labels.contains_key(LABEL_GC_FLAT) { Depth::Flat } else { Depth::Full };
-    for (key, value) in &labels {
-        if let Meaning::References(targets) = meaning(key, value) {
-            for target in targets {
-                found.extend(find(db, &namespace, &target)?.map(|node| (node, Depth::Full)));
-            }
-        }
-    }
-    let sql = "SELECT kind, name FROM lease_resources WHERE lease = ?1";
-    let resources: Vec<(String, String)> =
-        db.all(sql, params![node.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    for (kind, name) in resources {
-        let resource = match kind.as_str() {
-            "content" => find(db, &namespace, &Target::Content(name))?,
-            "images" => find(db, &namespace, &Target::Image(name))?,
-            "ingests" => {
-                let sql = "SELECT id FROM ingests WHERE namespace = ?1 AND ref = ?2";
-                let id = db.one(sql, params![namespace, name], |row| row.get(0))?;
-                id.map(|id| Node { kind: NodeKind::Ingest, id })
-            }
-            other => match other.strip_prefix("snapshots/") {
-                Some(snapshotter) => find(
-                    db,
-                    &namespace,
-                    &Target::Snapshot { snapshotter: snapshotter.to_owned(), key: name },
-                )?,
-                None => None,
-            },
-        };
-        found.extend(resource.map(|node| (node, depth)));
-    }
-    Ok(())
 }

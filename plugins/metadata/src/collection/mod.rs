@@ -11,11 +11,15 @@
 //! that no later snapshot gets.
 
 mod changes;
+mod edges;
+mod explain;
 mod garbage;
 mod mark;
 mod others;
+mod preview;
 mod references;
 mod sweep;
+mod trace;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +30,9 @@ use gantry_core::{Context, Error, ErrorKind, Namespace, Result};
 use gantry_store::{Reading, Writing};
 
 pub(crate) use self::changes::Recorder;
+pub(crate) use self::explain::{explain, images_that_need, name_of};
 pub(crate) use self::garbage::Garbage;
-use self::mark::Marker;
+pub(crate) use self::mark::{Marker, Node, NodeKind};
 pub(crate) use self::references::time_of;
 use self::sweep::{MAX_BATCH, Removed, Swept};
 use crate::database::Inner;
@@ -58,6 +63,13 @@ pub(crate) struct Collector {
     begun: AtomicU64,
     /// The outcome of the last one.
     last: tokio::sync::Mutex<Option<Result<CollectionStats, (ErrorKind, String)>>>,
+}
+
+impl Collector {
+    /// Waits until no collection is under way; none begins until the guard is dropped.
+    pub(crate) async fn pause(&self) -> impl Drop {
+        self.last.lock().await
+    }
 }
 
 /// Ends the recording however the collection ends.

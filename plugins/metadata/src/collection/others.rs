@@ -9,7 +9,8 @@ use gantry_core::Result;
 use gantry_core::collection::{Collectable, Collection};
 use gantry_store::{Reading, params};
 
-use super::mark::{Node, NodeKind, find, namespace_of};
+use super::edges::{find, namespace_of};
+use super::mark::{Node, NodeKind};
 use super::references::{Meaning, meaning};
 use crate::database::Inner;
 

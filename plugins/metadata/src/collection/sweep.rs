@@ -82,16 +82,20 @@ pub(crate) fn sweep(
             swept.later.push(*node);
             continue;
         }
-        let Some(removed) = describe(db, *node)? else { continue };
-        if let Removed::Snapshot { snapshotter, .. } = &removed
-            && !snapshotters.contains(snapshotter)
-        {
-            continue;
-        }
+        let Some(removed) = removal(db, *node, snapshotters)? else { continue };
         db.execute(&format!("DELETE FROM {} WHERE id = ?1", node.kind.table()), params![node.id])?;
         swept.removed.push(removed);
     }
     Ok(swept)
+}
+
+/// What removing a dead row means; nothing if it is gone already, or stays because its directory cannot be removed.
+pub(crate) fn removal(db: &Reading<'_>, node: Node, snapshotters: &[String]) -> Result<Option<Removed>> {
+    let described = describe(db, node)?;
+    Ok(described.filter(|removed| match removed {
+        Removed::Snapshot { snapshotter, .. } => snapshotters.contains(snapshotter),
+        _ => true,
+    }))
 }
 
 fn has_children(db: &Reading<'_>, id: i64) -> Result<bool> {

@@ -379,7 +379,7 @@ async fn collections_beside_writers_lose_nothing_that_is_leased_or_referenced() 
 }
 
 /// What a client does for a container: under a lease content and snapshots, then the image; then the container, and all away.
-async fn pull_and_run(world: &World, snapshotter: &MetadataSnapshotter, name: &str) {
+pub(crate) async fn pull_and_run(world: &World, snapshotter: &MetadataSnapshotter, name: &str) {
     let lease_id = lease(world, name, &[]).await;
     let held = leased("n", name);
     let layer = world.blob(&held, format!("layer {name}").as_bytes(), Labels::new()).await;

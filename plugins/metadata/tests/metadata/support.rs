@@ -68,17 +68,15 @@ impl World {
     }
 
     pub(crate) async fn try_open(root: &Path, config: MetadataConfig, boot: Option<&str>) -> Result<World> {
-        let content = Arc::new(FileContent::open(root.join("content")));
-        let driver = Arc::new(DirectoryDriver { root: root.join("snapshots") });
-        fs::create_dir_all(&driver.root).unwrap();
-        let events = Arc::new(Ear::default());
-        let parts = MetadataParts {
-            path: root.join("gantry/store.db"),
-            content: Arc::clone(&content) as Arc<dyn ContentStore>,
-            drivers: vec![Arc::clone(&driver) as Arc<dyn SnapshotDriver>],
-            events: Arc::clone(&events) as Arc<dyn EventPublisher>,
-        };
+        let (parts, content, driver, events) = parts(root);
         let metadata = Metadata::open_in_boot(config, parts, boot.map(str::to_owned)).await?;
+        Ok(World { metadata, content, driver, events })
+    }
+
+    /// Opens what no process uses as it is.
+    pub(crate) async fn open_as_is(root: &Path) -> Result<World> {
+        let (parts, content, driver, events) = parts(root);
+        let metadata = Metadata::open_as_is(MetadataConfig::default(), parts).await?;
         Ok(World { metadata, content, driver, events })
     }
 
@@ -99,6 +97,20 @@ impl World {
     pub(crate) async fn has_blob(&self, cx: &Context, digest: &Digest) -> bool {
         self.metadata.content().info(cx, digest).await.is_ok()
     }
+}
+
+fn parts(root: &Path) -> (MetadataParts, Arc<FileContent>, Arc<DirectoryDriver>, Arc<Ear>) {
+    let content = Arc::new(FileContent::open(root.join("content")));
+    let driver = Arc::new(DirectoryDriver { root: root.join("snapshots") });
+    fs::create_dir_all(&driver.root).unwrap();
+    let events = Arc::new(Ear::default());
+    let parts = MetadataParts {
+        path: root.join("gantry/store.db"),
+        content: Arc::clone(&content) as Arc<dyn ContentStore>,
+        drivers: vec![Arc::clone(&driver) as Arc<dyn SnapshotDriver>],
+        events: Arc::clone(&events) as Arc<dyn EventPublisher>,
+    };
+    (parts, content, driver, events)
 }
 
 /// Remembers what was published.
@@ -330,7 +342,11 @@ impl ContentStore for FileContent {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.root.join("blobs"))? {
             let name = entry?.file_name().into_string().unwrap();
-            found.push(self.info(cx, &Digest::parse(name)?).await);
+            match self.info(cx, &Digest::parse(name)?).await {
+                // Removed since the list began.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                info => found.push(info),
+            }
         }
         Ok(stream::iter(found).boxed())
     }
