@@ -13,6 +13,7 @@ use gantry_rpc::events::RemoteEvents;
 use gantry_rpc::images::RemoteImages;
 use gantry_rpc::introspection::RemoteIntrospection;
 use gantry_rpc::leases::RemoteLeases;
+use gantry_rpc::maintenance::RemoteMaintenance;
 use gantry_rpc::namespaces::RemoteNamespaces;
 use gantry_rpc::snapshots::RemoteSnapshotter;
 use gantry_rpc::tasks::RemoteTasks;
@@ -53,6 +54,7 @@ impl Client {
             events: Arc::new(RemoteEvents::new(channel.clone())),
             namespaces: Arc::new(RemoteNamespaces::new(channel.clone())),
             introspection: Arc::new(RemoteIntrospection::new(channel.clone())),
+            maintenance: Arc::new(RemoteMaintenance::new(channel.clone())),
             version: Arc::new(OverChannel(RemoteVersion::new(channel.clone()))),
             snapshotters: Arc::new(RemoteSnapshotters(Box::new(move |name| {
                 Arc::new(RemoteSnapshotter::new(channel.clone(), name))

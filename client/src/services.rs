@@ -11,6 +11,7 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::maintenance::Maintenance;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::snapshots::Snapshotter;
 use gantry_core::tasks::TaskManager;
@@ -39,6 +40,8 @@ pub struct Services {
     pub namespaces: Arc<dyn NamespaceStore>,
     /// Introspection.
     pub introspection: Arc<dyn Introspection>,
+    /// Looks after the store; containerd has no such service.
+    pub maintenance: Arc<dyn Maintenance>,
     /// The daemon's version.
     pub version: Arc<dyn VersionSource>,
 }

@@ -11,6 +11,7 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::maintenance::Maintenance;
 use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
@@ -53,6 +54,8 @@ pub struct Services {
     pub tasks: Option<Arc<dyn TaskManager>>,
     /// The sandbox store.
     pub sandboxes: Option<Arc<dyn SandboxStore>>,
+    /// Looks after the store; a service of gantry's own.
+    pub maintenance: Option<Arc<dyn Maintenance>>,
     /// Activated mounts.
     pub mounts: Option<Arc<dyn MountManager>>,
     /// Streams that clients open by name.
@@ -103,6 +106,11 @@ impl Services {
         add!(self.leases, pb::leases::v1::leases_server::LeasesServer, crate::leases::GrpcLeases);
         add!(self.events, pb::events::v1::events_server::EventsServer, crate::events::GrpcEvents);
         add!(self.tasks, pb::tasks::v1::tasks_server::TasksServer, crate::tasks::GrpcTasks);
+        add!(
+            self.maintenance,
+            gantry_api::gantry::services::maintenance::v1::maintenance_server::MaintenanceServer,
+            crate::maintenance::GrpcMaintenance
+        );
         add!(self.sandboxes, pb::sandbox::v1::store_server::StoreServer, crate::sandboxes::GrpcSandboxes);
         add!(self.mounts, pb::mounts::v1::mounts_server::MountsServer, crate::mounts::GrpcMounts);
         add!(

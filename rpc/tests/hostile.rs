@@ -33,6 +33,7 @@ fn daemon() -> Daemon {
         events: Some(Arc::new(gantry_rpc::events::RemoteEvents::new(n()))),
         tasks: Some(Arc::new(gantry_rpc::tasks::RemoteTasks::new(n()))),
         sandboxes: Some(Arc::new(gantry_rpc::sandboxes::RemoteSandboxes::new(n()))),
+        maintenance: Some(Arc::new(gantry_rpc::maintenance::RemoteMaintenance::new(n()))),
         mounts: Some(Arc::new(gantry_rpc::mounts::RemoteMounts::new(n()))),
         streams: None,
     })

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use gantry_core::wire_names::{DEFAULT_ADDRESS, DEFAULT_NAMESPACE};
 
 use crate::verbs::{
-    events, exec, images, inspect, kill, logs, pause, plugins, ps, pull, rm, rmi, run, version,
+    events, exec, fsck, gc, images, inspect, kill, logs, pause, plugins, ps, pull, rm, rmi, run, version,
 };
 
 /// Pulls images, runs containers, looks at them, ends them. Works with gantryd and with containerd.
@@ -60,6 +60,12 @@ pub(crate) enum Verb {
     Rm(rm::Flags),
     /// Show what happens, in all namespaces
     Events(events::Flags),
+    /// Say who keeps an object from garbage collection, and what the next collection would free
+    #[command(subcommand)]
+    Gc(gc::Verb),
+    /// Compare records and data of the store, and repair it
+    #[command(after_help = fsck::EXIT_STATUS)]
+    Fsck(fsck::Flags),
     /// List the daemon's plugins
     Plugins(plugins::Flags),
     /// Show the versions of this program and of the daemon
@@ -93,6 +99,19 @@ mod tests {
             panic!("exec is read")
         };
         assert_eq!((exec.id.as_str(), exec.command.join(" ").as_str()), ("c1", "sh -c echo -t"));
+    }
+
+    #[test]
+    fn gc_asks_for_a_kind_and_a_name() {
+        let Ok(Verb::Gc(gc::Verb::Explain(explain))) =
+            parse(&["gc", "explain", "snapshot", "k", "--snapshotter", "x"])
+        else {
+            panic!("gc explain is read")
+        };
+        assert_eq!(explain.kind, gantry_core::maintenance::ObjectKind::Snapshot);
+        assert!(parse(&["gc", "explain", "layer", "k"]).is_err(), "no such kind");
+        assert!(parse(&["gc", "explain", "image"]).is_err(), "no name");
+        assert!(parse(&["gc"]).is_err(), "nothing to do");
     }
 
     #[test]

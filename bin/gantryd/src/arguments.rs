@@ -59,6 +59,23 @@ pub(crate) enum Command {
     },
     /// Publish an event that is read from standard input, as shims do.
     Publish(Publish),
+    /// Compare records and data of a root that no daemon uses. Exit status: 0 no damage, 1 all of it repaired, 4 some is
+    /// left, 8 not checked.
+    Fsck(Fsck),
+}
+
+/// How to check.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Read every blob and compare its digest.
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Repair what can be repaired without loss.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Which configuration to print.

@@ -4,6 +4,7 @@
 mod arguments;
 mod config;
 mod daemon;
+mod fsck;
 mod logging;
 mod notify;
 mod plugins;
@@ -18,6 +19,9 @@ use gantry_core::Result;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Fsck(options)) = &arguments.command {
+        return fsck::run(&arguments, options);
+    }
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,7 +33,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     match &arguments.command {
-        None => {}
+        // That one was run above: its exit status says more.
+        None | Some(Command::Fsck(_)) => {}
         Some(Command::Config { command: ConfigCommand::Default }) => {
             print!("{}", plugins::default_configuration()?);
             return Ok(());

@@ -2,6 +2,7 @@
 
 mod errors;
 mod lives;
+mod maintenance;
 mod pulls;
 mod terminals;
 

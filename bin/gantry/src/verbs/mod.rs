@@ -2,6 +2,8 @@
 
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod fsck;
+pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod kill;
@@ -29,6 +31,9 @@ pub(crate) async fn run(cli: Cli) -> Result<i32> {
     if let Verb::Version(flags) = &cli.verb {
         return version::run(&cli.global, flags).await;
     }
+    if let Verb::Fsck(flags) = &cli.verb {
+        return fsck::run(&cli.global, flags).await;
+    }
     let client = connect(&cli.global).await?;
     match cli.verb {
         Verb::Pull(flags) => pull::run(&client, flags).await,
@@ -44,6 +49,8 @@ pub(crate) async fn run(cli: Cli) -> Result<i32> {
         Verb::Resume(flags) => pause::resume(&client, flags).await,
         Verb::Rm(flags) => rm::run(&client, flags).await,
         Verb::Events(flags) => events::run(&client, flags).await,
+        Verb::Gc(verb) => gc::run(&client, verb).await,
+        Verb::Fsck(flags) => fsck::run(&cli.global, &flags).await,
         Verb::Plugins(flags) => plugins::run(&client, flags).await,
         Verb::Version(flags) => version::run(&cli.global, &flags).await,
     }
@@ -75,6 +82,12 @@ fn unreachable(address: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Adds advice to the answer of a service that only gantryd has.
+pub(crate) fn only_gantryd<T>(answer: std::result::Result<T, gantry_core::Error>) -> Result<T> {
+    answer
+        .advise(ErrorKind::Unimplemented, || "this daemon is not gantryd, which alone can answer".to_owned())
 }
 
 /// The container `id`.

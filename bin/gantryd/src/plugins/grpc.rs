@@ -9,6 +9,7 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::maintenance::Maintenance;
 use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
@@ -48,6 +49,8 @@ thin! {
     INTROSPECTION, "introspection", Service, [dyn Introspection];
     /// Leases.
     LEASES, "leases", Lease, [dyn LeaseManager];
+    /// Looking after the store: gantry's own, and named so.
+    MAINTENANCE, "gantry-maintenance", Metadata, [dyn Maintenance];
     /// Mount lists that were activated.
     MOUNTS, "mounts", MountManager, [dyn MountManager];
     /// Namespaces.

@@ -42,6 +42,7 @@ fn client(parts: &Parts, namespace: &str) -> Client {
         events,
         namespaces: service!("namespaces-service"),
         introspection: service!("introspection-service"),
+        maintenance: parts.loaded.by_id(PluginKind::Grpc, "gantry-maintenance").expect("maintenance"),
         version: Arc::new(DaemonVersion { version: "test".to_owned(), revision: String::new() }),
     };
     Client::from_services(services, Namespace::parse(namespace).unwrap())

@@ -9,6 +9,7 @@ use gantry_core::content::ContentStore;
 use gantry_core::events::EventPublisher;
 use gantry_core::images::ImageStore;
 use gantry_core::leases::LeaseManager;
+use gantry_core::maintenance::Maintenance;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::{SnapshotDriver, Snapshotter};
@@ -17,7 +18,7 @@ use gantry_metadata::{CollectionConfig, Metadata, MetadataConfig, MetadataParts}
 use gantry_plugin::{Plugin, PluginKind};
 use gantry_services::StreamsService;
 
-use super::Jobs;
+use super::{AsIs, Jobs};
 use crate::config::{self, CollectionSection, Config, MetadataSection};
 
 /// Blobs on disk.
@@ -28,7 +29,9 @@ pub(super) const CONTENT: Plugin = Plugin {
     init: |ic| {
         let root = ic.root();
         ic.export("root", root.display().to_string());
-        ic.put::<dyn ContentStore>(PluginKind::Content, Arc::new(LocalContent::open(&root)?));
+        let as_is = ic.shared::<AsIs>().is_ok();
+        let content = if as_is { LocalContent::open_as_is(&root)? } else { LocalContent::open(&root)? };
+        ic.put::<dyn ContentStore>(PluginKind::Content, Arc::new(content));
         Ok(())
     },
 };
@@ -66,7 +69,12 @@ pub(super) const BOLT: Plugin = Plugin {
                 .collect(),
             events: ic.get::<dyn EventPublisher>(PluginKind::Event)?,
         };
-        let metadata = tokio::runtime::Handle::current().block_on(Metadata::open(metadata_config, parts))?;
+        let runtime = tokio::runtime::Handle::current();
+        let metadata = if ic.shared::<AsIs>().is_ok() {
+            runtime.block_on(Metadata::open_as_is(metadata_config, parts))?
+        } else {
+            runtime.block_on(Metadata::open(metadata_config, parts))?
+        };
         ic.export("policy", section.content_sharing_policy);
         ic.export("path", metadata.path().display().to_string());
         ic.put::<dyn NamespaceStore>(PluginKind::Metadata, Arc::new(metadata.namespaces()));
@@ -75,6 +83,7 @@ pub(super) const BOLT: Plugin = Plugin {
         ic.put::<dyn LeaseManager>(PluginKind::Metadata, Arc::new(metadata.leases()));
         ic.put::<dyn ContentStore>(PluginKind::Metadata, Arc::new(metadata.content()));
         ic.put::<dyn SandboxStore>(PluginKind::Metadata, Arc::new(metadata.sandboxes()));
+        ic.put::<dyn Maintenance>(PluginKind::Metadata, Arc::new(metadata.maintenance()));
         for name in metadata.snapshotters() {
             if let Some(snapshotter) = metadata.snapshotter(&name) {
                 ic.put_as::<dyn Snapshotter>(PluginKind::Metadata, &name, Arc::new(snapshotter));

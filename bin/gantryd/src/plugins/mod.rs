@@ -61,6 +61,7 @@ const PLUGINS: &[&Plugin] = &[
     &grpc::IMAGES,
     &grpc::INTROSPECTION,
     &grpc::LEASES,
+    &grpc::MAINTENANCE,
     &grpc::MOUNTS,
     &grpc::NAMESPACES,
     &grpc::SANDBOXES,
@@ -80,6 +81,35 @@ pub(crate) struct Jobs {
     pub(crate) tracker: TaskTracker,
     /// Fired when the daemon stops.
     pub(crate) stop: CancellationToken,
+}
+
+/// Shared with the plugins of a store that is only looked at: they neither make nor tidy anything.
+pub(crate) struct AsIs;
+
+/// Starts only what the store is made of, to look at it. Blocks, and is called on the blocking pool of a runtime.
+///
+/// # Errors
+/// Those of opening the content and the database.
+pub(crate) fn open_as_is(config: &Arc<Config>) -> Result<Arc<Metadata>> {
+    let parts = [PluginKind::Content, PluginKind::Event, PluginKind::Snapshotter, PluginKind::Metadata];
+    let list: Vec<&Plugin> = PLUGINS.iter().copied().filter(|plugin| parts.contains(&plugin.kind)).collect();
+    let mut environment = Environment::default();
+    environment.root.clone_from(&config.root);
+    environment.state.clone_from(&config.state);
+    environment.disabled.clone_from(&config.disabled_plugins);
+    environment.share(Arc::clone(config));
+    environment.share(AsIs);
+    let loaded = gantry_plugin::load(&list, &environment)?;
+    if let Some(metadata) = loaded.by_id::<Metadata>(PluginKind::Metadata, "bolt") {
+        return Ok(metadata);
+    }
+    // The first that failed is why: the metadata comes last.
+    let failed = loaded.plugins.into_iter().filter(|plugin| plugin.kind != PluginKind::Snapshotter);
+    let error = failed.filter_map(|plugin| plugin.error).next();
+    Err(match error {
+        Some(InitError::Failed(error)) => error,
+        _ => Error::failed_precondition("the configuration disables the plugins of content or metadata"),
+    })
 }
 
 /// What the daemon holds once everything was started.

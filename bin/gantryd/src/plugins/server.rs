@@ -11,6 +11,7 @@ use gantry_core::events::EventService;
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
+use gantry_core::maintenance::Maintenance;
 use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
 use gantry_core::sandboxes::SandboxStore;
@@ -60,6 +61,7 @@ pub(super) const GRPC: Plugin = Plugin {
             events: ic.get::<dyn EventService>(PluginKind::Grpc).ok(),
             tasks: ic.get::<dyn TaskManager>(PluginKind::Grpc).ok(),
             sandboxes: ic.get::<dyn SandboxStore>(PluginKind::Grpc).ok(),
+            maintenance: ic.get::<dyn Maintenance>(PluginKind::Grpc).ok(),
             mounts: ic.get::<dyn MountManager>(PluginKind::Grpc).ok(),
             streams: ic.get::<dyn StreamManager>(PluginKind::Grpc).ok(),
         };

@@ -16,6 +16,7 @@ mod filters;
 mod health;
 mod images;
 mod leases;
+mod maintenance;
 mod messages;
 mod mount_users;
 mod mounts;
