@@ -205,6 +205,22 @@ impl Error {
     pub fn message(&self) -> String {
         self.to_string()
     }
+
+    /// The same, or its ends where it is longer than `most` bytes: the last words say the kind.
+    pub fn short_message(&self, most: usize) -> String {
+        let message = self.message();
+        if message.len() <= most {
+            return message;
+        }
+        let (mut head, mut tail) = (most / 2, message.len() - most / 4);
+        while !message.is_char_boundary(head) {
+            head -= 1;
+        }
+        while !message.is_char_boundary(tail) {
+            tail += 1;
+        }
+        format!("{} [...] {}", &message[..head], &message[tail..])
+    }
 }
 
 /// An operating system's error as containerd's clients know it, and match it: in lower case, and without its number.

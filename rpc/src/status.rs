@@ -9,28 +9,12 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// The status that carries `error`.
 pub fn to_status(error: Error) -> Status {
-    Status::new(Code::from_i32(error.kind().code()), shortened(error.message()))
+    Status::new(Code::from_i32(error.kind().code()), error.short_message(MAX_MESSAGE_BYTES))
 }
 
 /// The error that came as `status`; its message is kept to the letter.
 pub fn from_status(status: Status) -> Error {
     Error::from_status(status.code().into(), status.message())
-}
-
-/// The message, or its ends if it is too long: the last words say the kind.
-fn shortened(message: String) -> String {
-    if message.len() <= MAX_MESSAGE_BYTES {
-        return message;
-    }
-    let mut head = MAX_MESSAGE_BYTES / 2;
-    while !message.is_char_boundary(head) {
-        head -= 1;
-    }
-    let mut tail = message.len() - MAX_MESSAGE_BYTES / 4;
-    while !message.is_char_boundary(tail) {
-        tail += 1;
-    }
-    format!("{} [...] {}", &message[..head], &message[tail..])
 }
 
 #[cfg(test)]

@@ -60,10 +60,17 @@ pub struct Status {
     pub details: Vec<prost_types::Any>,
 }
 
+/// How long the text of a status may be: an answer has to fit a frame, and quoting makes a text longer.
+const MAX_STATUS_BYTES: usize = 4096;
+
 impl Status {
     /// The status that carries `error`.
     pub fn of(error: &Error) -> Status {
-        Status { code: error.kind().code(), message: error.message(), details: Vec::new() }
+        Status {
+            code: error.kind().code(),
+            message: error.short_message(MAX_STATUS_BYTES),
+            details: Vec::new(),
+        }
     }
 }
 
@@ -115,6 +122,13 @@ mod tests {
             let back = Response::decode(&bytes[..]).unwrap().into_result().unwrap_err();
             assert_eq!((back.kind(), back.message()), (kind, error.message()));
         }
+    }
+
+    #[test]
+    fn the_text_of_a_status_is_bounded_and_keeps_its_kind() {
+        let status = Status::of(&Error::new(ErrorKind::NotModified, "\"".repeat(5 << 20)));
+        assert!(status.message.len() <= MAX_STATUS_BYTES, "{} bytes", status.message.len());
+        assert_eq!(Error::from_status(status.code, &status.message).kind(), ErrorKind::NotModified);
     }
 
     #[test]
