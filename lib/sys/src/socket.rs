@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,8 @@ pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
             }
             error => Error::io(error.into()),
         })?;
+        // But for what the process's mask took away.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         rustix::net::listen(&socket, 4096).map_err(io::Error::from)?;
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
@@ -229,7 +232,6 @@ pub fn is_long(path: &Path) -> bool {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn sockets_work_at_paths_beyond_the_kernels_limit() {
