@@ -46,6 +46,7 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Some(Command::Publish(publish)) => return publish::run(&arguments, publish),
     }
+    gantry_sys::memory::return_large_blocks();
     let config = arguments.configuration()?;
     logging::start(&config)?;
     for warning in &config.warnings {

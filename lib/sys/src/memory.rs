@@ -34,6 +34,17 @@ pub fn return_free_memory() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Blocks from here on, in bytes, go back to the system when they are freed. Smaller ones are reused, which is faster.
+const LARGE_BLOCK_BYTES: libc::c_int = 4 << 20;
+
+/// Has large blocks returned to the system as soon as they are free, whatever was allocated before. Source: mallopt(3): the
+/// threshold otherwise grows to the largest block that was ever freed, up to 32 MiB, and messages of that size would stay in
+/// the allocator's arenas, once for each thread.
+pub fn return_large_blocks() {
+    // SAFETY: takes no pointer; the setting is the allocator's own, guarded by its own lock.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES) };
+}
+
 /// The range of a line of `/proc/PID/maps` that holds code, or constants that no loader ever changes.
 ///
 /// Source: proc(5). Executable mappings of files are never written. Of the read-only ones, those that begin at the
