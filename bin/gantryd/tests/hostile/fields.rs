@@ -45,6 +45,7 @@ services! {
     tasks_take_any_field: "containerd.services.tasks.v1.Tasks";
     transfers_take_any_field: "containerd.services.transfer.v1.Transfer";
     version_takes_any_field: "containerd.services.version.v1.Version";
+    maintenance_takes_any_field: "gantry.services.maintenance.v1.Maintenance";
 }
 
 /// Services that are spoken over ttrpc: by shims, and to the daemon by shims (see `shims.rs`).
