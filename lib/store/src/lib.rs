@@ -14,6 +14,7 @@ mod fault;
 mod lock;
 mod migration;
 mod readers;
+mod room;
 mod store;
 mod writer;
 

@@ -16,6 +16,7 @@ use crate::fault::fault;
 use crate::lock::StoreLock;
 use crate::migration::{self, Migration};
 use crate::readers::{Readers, closed};
+use crate::room::Room;
 use crate::writer::{self, Request, WriterThread};
 
 /// Told about every row that a write inserts or updates, by table and row id, before the write is committed; also about writes
@@ -110,12 +111,15 @@ impl Store {
             boot::look(&connection, &path, &boot_id)?
         } else {
             migration::migrate(&mut connection, &path, migrations)?;
+            // What a killed daemon left in the WAL must not be written back without waiting for the disk.
+            checkpoint_after(&connection, &path, 0)?;
             synchronise(&connection, &path, false)?;
             let boot = boot::begin(&mut connection, &path, &boot_id)?;
             synchronise(&connection, &path, !no_sync)?;
-            reserve_wal(&path);
+            checkpoint_after(&connection, &path, CHECKPOINT_PAGES)?;
             boot
         };
+        let room = Room::open(&connection, &path)?;
         if let Some(on_change) = on_change {
             let hook = move |action: rusqlite::hooks::Action, _: &str, table: &str, row: i64| {
                 if action != rusqlite::hooks::Action::SQLITE_DELETE {
@@ -125,7 +129,7 @@ impl Store {
             connection.update_hook(Some(hook)).map_err(|error| fault(error, &path))?;
         }
         let (writer, requests) = mpsc::channel(queue.max(1));
-        let thread = WriterThread { connection, path: path.clone(), lock };
+        let thread = WriterThread { connection, path: path.clone(), room, lock };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || thread.run(requests))
@@ -263,25 +267,12 @@ fn prepare_file(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How much room the WAL is given beforehand, in bytes.
-///
-/// Source: SQLite writes the WAL back after 1000 pages of 4 KiB and then begins at its start again, so this is what it comes
-/// to need anyhow.
-const WAL_BYTES: u64 = 4_400_000;
+/// After how many pages the WAL is written back. Source: SQLite's default.
+const CHECKPOINT_PAGES: i64 = 1000;
 
-/// Takes the WAL's room while there is some: on a disk that others have filled, what makes room again (removing a snapshot,
-/// an image, a lease) must still be written down. Done without where the file system cannot.
-fn reserve_wal(path: &Path) {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let reserve = || {
-        let file = OpenOptions::new().write(true).open(&wal)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, WAL_BYTES)?;
-        Ok::<_, std::io::Error>(())
-    };
-    if let Err(error) = reserve() {
-        tracing::debug!(path = %path.display(), %error, "no room is reserved for the WAL");
-    }
+/// Sets after how many pages a commit writes the WAL back; never if 0.
+fn checkpoint_after(connection: &Connection, path: &Path, pages: i64) -> Result<()> {
+    connection.pragma_update(None, "wal_autocheckpoint", pages).map_err(|error| fault(error, path))
 }
 
 /// Whether a commit waits for the disk from now on.

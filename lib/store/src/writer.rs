@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use gantry_core::{Error, Result};
+use gantry_failpoint::{Point, reach};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +21,7 @@ use crate::access::Writing;
 use crate::boot;
 use crate::fault::fault;
 use crate::lock::StoreLock;
+use crate::room::Room;
 
 /// How many closures share a transaction at most, so that the first one of a flood is not answered last.
 const MAX_GROUP: usize = 128;
@@ -94,6 +96,7 @@ pub(crate) enum Request {
 pub(crate) struct WriterThread {
     pub(crate) connection: Connection,
     pub(crate) path: PathBuf,
+    pub(crate) room: Room,
     /// Released after the connection: fields drop in the order they are declared.
     pub(crate) lock: StoreLock,
 }
@@ -121,7 +124,8 @@ impl WriterThread {
         // Those that were queued behind the close hear that the store is gone, by their dropped reply.
         drop(requests);
         let Some((clean, reply)) = close else { return };
-        let WriterThread { connection, path, lock } = self;
+        let WriterThread { connection, path, room, lock } = self;
+        drop(room);
         let outcome = finish(connection, &path, clean);
         drop(lock);
         let _ = reply.send(outcome);
@@ -129,6 +133,7 @@ impl WriterThread {
 
     fn commit_group(&self, group: &mut Vec<Box<dyn Job>>) {
         if group.len() > 1 && self.commit_together(group) {
+            reach(Point::StoreAfterCommit);
             for job in group.drain(..) {
                 job.answer(None);
             }
@@ -157,7 +162,9 @@ impl WriterThread {
                 return self.give_up();
             }
         }
-        self.connection.execute_batch("COMMIT").is_ok() || self.give_up()
+        reach(Point::StoreBeforeCommit);
+        let fits = self.room.ensure(&self.connection).is_ok();
+        (fits && self.connection.execute_batch("COMMIT").is_ok()) || self.give_up()
     }
 
     fn commit_alone(&self, mut job: Box<dyn Job>) {
@@ -166,6 +173,7 @@ impl WriterThread {
             return;
         }
         let succeeded = job.run(&Writing::new(&self.connection, &self.path), &self.path);
+        reach(Point::StoreBeforeCommit);
         if !succeeded {
             self.give_up();
             job.answer(None);
@@ -175,10 +183,14 @@ impl WriterThread {
                 "database {} rolled a write back",
                 self.path.display()
             ))));
+        } else if let Err(error) = self.room.ensure(&self.connection) {
+            self.give_up();
+            job.answer(Some(error.context("commit")));
         } else if let Err(error) = self.connection.execute_batch("COMMIT") {
             self.give_up();
             job.answer(Some(fault(error, &self.path).context("commit")));
         } else {
+            reach(Point::StoreAfterCommit);
             job.answer(None);
         }
     }
@@ -196,6 +208,7 @@ impl WriterThread {
 
 fn finish(connection: Connection, path: &Path, clean: bool) -> Result<()> {
     let marked = if clean { boot::mark_clean(&connection, path) } else { Ok(()) };
+    reach(Point::StoreMarkedClean);
     let written = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         .map_err(|error| fault(error, path).context("write the WAL back"));

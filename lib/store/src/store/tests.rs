@@ -285,3 +285,50 @@ async fn a_read_of_a_few_rows_runs_on_the_spot_until_the_places_are_taken() {
     store.close(true).await.unwrap();
     assert_eq!(store.read_few(|_| Ok(())).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
+
+/// A small file system that others fill is full for what adds rows, and never for what takes them away.
+#[test]
+#[allow(clippy::disallowed_types)]
+fn rows_can_be_deleted_on_a_full_disk() {
+    gantry_testkit::root!();
+    let dir = tempfile::tempdir().unwrap();
+    let mut mount = std::process::Command::new("mount");
+    let mounted = mount.args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(dir.path()).status().unwrap();
+    assert!(mounted.success());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let store = open(&dir);
+        let insert =
+            |db: &Writing<'_>| db.execute("INSERT INTO blobs (data) VALUES (randomblob(900))", []).map(drop);
+        for _ in 0..200 {
+            store.write(insert).await.unwrap();
+        }
+        // Somebody else takes all that is left.
+        let ballast = std::fs::File::create(dir.path().join("ballast")).unwrap();
+        let mut size = 16 << 20;
+        while size >= 4096 {
+            let flags = rustix::fs::FallocateFlags::empty();
+            let end = ballast.metadata().unwrap().len();
+            if rustix::fs::fallocate(&ballast, flags, end, size).is_err() {
+                size /= 2;
+            }
+        }
+        let mut added = 0;
+        let refused = loop {
+            match store.write(insert).await {
+                Ok(()) => added += 1,
+                Err(error) => break error,
+            }
+            assert!(added < 100_000);
+        };
+        assert_eq!(refused.kind(), ErrorKind::ResourceExhausted);
+        // Each in a transaction of its own, so that the WAL is filled more than once.
+        for _ in 0..2500 {
+            let one = "DELETE FROM blobs WHERE rowid IN (SELECT rowid FROM blobs ORDER BY random() LIMIT 1)";
+            store.write(move |db| db.execute(one, []).map(drop)).await.unwrap();
+            store.write(|db| db.execute("UPDATE blobs SET data = randomblob(900)", []).map(drop)).await.ok();
+        }
+        store.write(insert).await.unwrap();
+        store.close(true).await.unwrap();
+    });
+}
