@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use gantry_core::content::ContentInfo;
 use gantry_core::{Digest, Error, Labels, Result, ResultExt};
+use gantry_failpoint::{Point, pass};
 
 /// The registered algorithms in byte order.
 pub(crate) const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
@@ -64,11 +65,19 @@ impl Blobs {
         }
         fs::rename(from, &target)
             .with_context(|| format!("rename {} to {}", from.display(), target.display()))?;
+        pass(Point::ContentRenamed)?;
         sync_dir(&dir)
     }
 
+    /// Makes the name of a blob that is there durable.
+    pub(crate) fn sync_name(&self, digest: &Digest) -> Result<()> {
+        sync_dir(&self.0)?;
+        sync_dir(&self.0.join(digest.algorithm()))
+    }
+
     pub(crate) fn remove(&self, digest: &Digest) -> Result<()> {
-        fs::remove_file(self.path(digest)).map_err(|error| missing(digest, error))
+        fs::remove_file(self.path(digest)).map_err(|error| missing(digest, error))?;
+        pass(Point::ContentUnlinked)
     }
 
     /// All digests in byte order. Files that are no blobs are passed over.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,7 +71,7 @@ impl LocalContent {
 
     fn with_labels(root: &Path, labels: Option<Mutex<HashMap<Digest, Labels>>>) -> Result<LocalContent> {
         let store = Self::at(root, labels)?;
-        remove_remains(&root.join("ingest"));
+        remove_remains(root, &root.join("ingest"));
         Ok(store)
     }
 
@@ -103,13 +102,18 @@ impl LocalContent {
     }
 }
 
-/// Removes what a crash left of ingests: their records without data. Nothing is written while a store opens.
-fn remove_remains(ingests: &Path) {
+/// Removes what a crash left of ingests: those without data, and those whose records a loss of power has damaged, since they are
+/// not synced. Nothing is written while a store opens.
+fn remove_remains(root: &Path, ingests: &Path) {
     for entry in fs::read_dir(ingests).into_iter().flatten().flatten() {
         let dir = IngestDir::at(entry.path());
-        if dir.data().symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            && let Err(error) = dir.remove()
-        {
+        let whole = match dir.status() {
+            Err(error) => {
+                !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument | ErrorKind::Unknown)
+            }
+            Ok(status) => *dir.path() == *IngestDir::of(root, &status.reference).path(),
+        };
+        if !whole && let Err(error) = dir.remove() {
             tracing::warn!(path = %dir.path().display(), %error, "remove the remains of an ingest");
         }
     }

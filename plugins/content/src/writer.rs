@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_core::content::{CommitContent, ContentWriter, IngestStatus, OpenWriter};
 use gantry_core::{Context, Digest, Error, ErrorKind, IngestRef, Result, ResultExt};
+use gantry_failpoint::{Point, pass};
 
 use crate::blobs::Blobs;
 use crate::hasher::Hasher;
@@ -83,7 +84,17 @@ impl OpenIngest {
             }
         }
         let now = SystemTime::now();
-        let file = dir.create(&how.reference, how.total_bytes, now)?;
+        let file = match dir.create(&how.reference, how.total_bytes, now) {
+            Ok(file) => file,
+            Err(error) => {
+                if !dir.data().exists() {
+                    // Half made, it would be no ingest; what cannot be removed now goes with the next start.
+                    let _ = dir.remove();
+                }
+                return Err(error);
+            }
+        };
+        pass(Point::IngestMade)?;
         let status = IngestStatus {
             reference: how.reference.clone(),
             offset_bytes: 0,
@@ -145,6 +156,7 @@ impl OpenIngest {
                 Err(error) => return Err(self.failed("write", error)),
             }
         }
+        pass(Point::IngestWritten)?;
         self.status.updated_at = SystemTime::now();
         Ok(())
     }
@@ -202,6 +214,8 @@ impl OpenIngest {
             }
         }
         if blobs.exists(&digest)? {
+            // Who gave it its name may have ended before that was durable, and the record comes next.
+            blobs.sync_name(&digest)?;
             self.dir.remove()?;
             return Err(Error::already_exists(format!("content {digest}")));
         }
@@ -213,6 +227,7 @@ impl OpenIngest {
             .set_permissions(fs::Permissions::from_mode(0o444))
             .map_err(|error| self.failed("chmod", error))?;
         self.file.sync_all().map_err(|error| self.failed("sync", error))?;
+        pass(Point::ContentSynced)?;
         blobs.take(&self.dir.data(), &digest).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::new(
                 ErrorKind::Aborted,
@@ -220,6 +235,7 @@ impl OpenIngest {
             ),
             _ => error,
         })?;
+        pass(Point::ContentNamed)?;
         if verity {
             // It is refused while anybody can write, so our own descriptor goes first.
             drop(self.file);
