@@ -5,10 +5,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use gantry_core::tasks::{ExitRecord, TaskStatus};
-use gantry_core::{ErrorKind, Result};
+use gantry_core::tasks::{ExitRecord, ProcessRecord, TaskStatus};
+use gantry_core::{Error, ErrorKind, Result};
+use gantry_shim::client::TaskClient;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,9 @@ use crate::task::{self, Task};
 
 /// How many bundles are looked at at once: most of the time is waiting, but cleaning up starts processes.
 const AT_ONCE: usize = 64;
+
+/// How often a shim is looked at that was asked to end.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl ShimTasks {
     /// Takes up every task that [`ShimTasks::open`] found. A task that ended meanwhile stays, stopped, and its end is
@@ -84,7 +89,10 @@ async fn recover_one(inner: &Arc<Inner>, bundle: &Bundle) -> bool {
         }
     };
     inner.follow_log(bundle, &over);
-    let state = client.with_timeout(Some(timeouts.load)).state(bundle.id.as_str(), "").await;
+    let mut state = client.with_timeout(Some(timeouts.load)).state(bundle.id.as_str(), "").await;
+    if matches!(&state, Err(error) if error.kind() == ErrorKind::NotFound) {
+        state = end_or_made(inner, bundle, &client).await;
+    }
     let record = match state {
         Ok(record) => Some(record),
         Err(error) if error.kind() == ErrorKind::Unavailable => {
@@ -95,12 +103,6 @@ async fn recover_one(inner: &Arc<Inner>, bundle: &Bundle) -> bool {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             over.cancel();
             tracing::info!(%namespace, %container_id, "a shim without its task is cleaned up after");
-            // A shim that serves others ignores this.
-            let ended =
-                client.with_timeout(Some(timeouts.shutdown)).shutdown(bundle.id.as_str(), false).await;
-            if let Err(error) = ended {
-                tracing::debug!(%error, %namespace, %container_id, "shutdown of a shim");
-            }
             dead_shim::clean_up(inner, bundle, binary.as_deref()).await;
             return false;
         }
@@ -126,6 +128,28 @@ async fn recover_one(inner: &Arc<Inner>, bundle: &Bundle) -> bool {
         inner.tell(&task.end(&exit), Told::Exit).await;
     }
     true
+}
+
+/// Asks a shim to end that says it has no task. One that serves others ignores that; so does one that is still making the task, as
+/// the daemon before had asked it to: cleaning up beside it would leave what it makes. Its task's state, if it has one after all.
+async fn end_or_made(inner: &Inner, bundle: &Bundle, client: &TaskClient) -> Result<ProcessRecord> {
+    let timeouts = &inner.config.timeouts;
+    let (namespace, container_id) = (&bundle.namespace, &bundle.id);
+    let end = Instant::now() + timeouts.shutdown;
+    loop {
+        let ended = client.with_timeout(Some(timeouts.shutdown)).shutdown(container_id.as_str(), false).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, %namespace, %container_id, "shutdown of a shim");
+        }
+        let gone = tokio::time::timeout(LOOK, client.connection().closed()).await.is_ok();
+        let state = client.with_timeout(Some(timeouts.load)).state(container_id.as_str(), "").await;
+        match state {
+            Err(error) if error.kind() == ErrorKind::NotFound && !gone && Instant::now() < end => {}
+            // It ended as it was told to; it had no task.
+            Err(error) if gone => return Err(Error::not_found("a task").context(error.to_string())),
+            state => return state,
+        }
+    }
 }
 
 /// Cleans up after a shim that died while no daemon looked, and tells of it.
