@@ -31,6 +31,7 @@ pub mod properties;
 mod registry;
 pub mod suite;
 mod tar;
+mod tree;
 
 pub use binaries::{bin_dir, find_in_path, workspace_root};
 pub use busybox::{busybox_image, busybox_layer};
@@ -45,3 +46,4 @@ pub use leftovers::Leftovers;
 pub use normalise::{normalise, normalise_table};
 pub use registry::Registry;
 pub use tar::Tar;
+pub use tree::tree_lines;
