@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_core::{Error, Result, ResultExt as _};
+use gantry_failpoint::{Point, reach};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -79,6 +80,7 @@ async fn serve(config: Config, takeover: &takeover::Options) -> Result<()> {
             return Ok(());
         }
     };
+    reach(Point::DaemonStarted);
     let outcome = listen_and_wait(&config, &parts, &jobs, &mut signals, begun).await;
     notify::tell("STOPPING=1");
     stop.cancel();
@@ -86,6 +88,7 @@ async fn serve(config: Config, takeover: &takeover::Options) -> Result<()> {
     if tokio::time::timeout(GRACE, jobs.tracker.wait()).await.is_err() {
         tracing::warn!("jobs are still under way at the end of the grace period");
     }
+    reach(Point::DaemonStopping);
     let closed = parts.close(GRACE).await;
     outcome.and(closed)
 }
@@ -111,6 +114,7 @@ async fn listen_and_wait(
             () = stop.cancelled() => {}
         }
     });
+    reach(Point::DaemonServing);
     notify::tell("READY=1");
     tracing::info!(address = grpc.address, "serving...");
     // Source: features C27.

@@ -47,6 +47,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Publish(publish)) => return publish::run(&arguments, publish),
     }
     gantry_sys::memory::return_large_blocks();
+    // For crash tests only.
+    gantry_failpoint::arm_from_environment()?;
     let config = arguments.configuration()?;
     logging::start(&config)?;
     for warning in &config.warnings {

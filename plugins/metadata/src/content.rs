@@ -12,6 +12,7 @@ use gantry_core::content::{
 use gantry_core::field_mask::FieldMask;
 use gantry_core::filters::Filters;
 use gantry_core::{Context, Digest, Error, ErrorKind, IngestRef, ItemStream, Labels, Namespace, Result};
+use gantry_failpoint::{Point, pass};
 use gantry_store::{Reading, Row, Writing, params};
 
 use crate::columns::{length_at, time_at, time_to_text};
@@ -198,6 +199,7 @@ impl ContentStore for MetadataContent {
         let write = move |db: &Writing<'_>| ingests::open(db, &owner, &reference, digest.as_ref());
         let ingests::Opened { backend_ref, no_longer } = self.inner.change(write).await?;
         self.inner.garbage.add_blobs(no_longer);
+        pass(Point::IngestRecorded)?;
         drop((alone, removal));
         let background = Context::background();
         let source = match shared {

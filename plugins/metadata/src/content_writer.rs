@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_core::content::{CommitContent, ContentWriter, IngestStatus, OpenWriter};
 use gantry_core::{Context, Digest, Error, ErrorKind, IngestRef, Result};
+use gantry_failpoint::{Point, pass, reach};
 use gantry_store::Writing;
 
 use crate::database::Inner;
@@ -128,8 +129,13 @@ async fn finish(inner: Arc<Inner>, cx: Context, source: Source, new: NewBlob) ->
         Source::Gone => return Err(Error::failed_precondition("the writer was committed")),
     }
     let digest = new.digest.clone();
-    match inner.change(move |db: &Writing<'_>| ingests::become_blob(db, &cx, &new)).await {
+    let record = async {
+        pass(Point::ContentStored)?;
+        inner.change(move |db: &Writing<'_>| ingests::become_blob(db, &cx, &new)).await
+    };
+    match record.await {
         Ok(recorded) => {
+            reach(Point::ContentRecorded);
             inner.garbage.add_blobs(recorded.expected);
             Ok(recorded.is_new)
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use gantry_core::collection::Collection;
 use gantry_core::content::ContentStore;
+use gantry_core::diff::DiffApplier;
 use gantry_core::events::EventPublisher;
 use gantry_core::snapshots::SnapshotDriver;
 use gantry_core::{Context, Error, Result};
@@ -26,6 +27,7 @@ use crate::locks::KeyLocks;
 use crate::maintenance::MetadataMaintenance;
 use crate::mounts::MetadataMounts;
 use crate::namespaces::MetadataNamespaces;
+use crate::rebuild::Rebuilds;
 use crate::recovery::Recovery;
 use crate::sandboxes::MetadataSandboxes;
 use crate::scheduler::{CollectionConfig, Pending};
@@ -95,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) snapshot_locks: KeyLocks<i64>,
     /// Held while a snapshot is made, until directory and record agree, by snapshotter and number.
     pub(crate) directory_locks: KeyLocks<(String, u64)>,
+    /// What is not to be used before it was rebuilt.
+    pub(crate) rebuilds: Rebuilds,
     /// The directory of the next snapshot.
     pub(crate) next_snapshot: AtomicI64,
     pub(crate) recorder: Arc<Recorder>,
@@ -257,6 +261,7 @@ impl Metadata {
             digests: KeyLocks::default(),
             snapshot_locks: KeyLocks::default(),
             directory_locks: KeyLocks::default(),
+            rebuilds: Rebuilds::default(),
             next_snapshot: AtomicI64::new(1),
             recorder,
             collector: Collector::default(),
@@ -346,6 +351,12 @@ impl Metadata {
         &self.recovery
     }
 
+    /// Gives it what applies layers, once: snapshots that were not durable when the machine stopped are rebuilt with it, in the
+    /// background. Until that is done, whoever wants to use one of them waits.
+    pub fn rebuild_with(&self, applier: Arc<dyn DiffApplier>) {
+        self.inner.rebuild_with(applier);
+    }
+
     /// Collects garbage and returns when that is done. Calls that wait at the same time share a collection.
     ///
     /// # Errors
@@ -378,6 +389,7 @@ impl Metadata {
     /// Those of the last write. It is closed all the same.
     pub async fn close(&self, grace: Duration) -> Result<()> {
         let end = Instant::now() + grace;
+        self.inner.rebuilds.stop.cancel();
         self.inner.jobs.close();
         if tokio::time::timeout(grace, self.inner.jobs.wait()).await.is_err() {
             tracing::warn!("metadata jobs are still under way at the end of the grace period");

@@ -23,6 +23,7 @@ mod maintenance;
 mod mounts;
 mod namespaces;
 mod paging;
+mod rebuild;
 mod recovery;
 mod sandboxes;
 mod scheduler;

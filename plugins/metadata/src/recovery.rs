@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gantry_core::snapshots::SnapshotDriver;
+use gantry_core::snapshots::{SnapshotDriver, SnapshotKind};
 use gantry_core::{Result, ResultExt};
+use gantry_failpoint::{Point, pass, reach};
 use gantry_store::{Reading, Writing, params};
 
 use crate::database::Inner;
-use crate::snapshot_records::{COMMITTED, number_at};
+use crate::snapshot_records::{COMMITTED, kind_from_number, number_at};
 
 /// A snapshot by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,7 @@ const SYNC_DELAY: Duration = Duration::from_secs(30);
 impl Inner {
     /// Compares records and directories.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<Recovery> {
+        reach(Point::RecoveryOpened);
         let mut recovery = Recovery::default();
         let last = |db: &Reading<'_>| {
             let sql = "SELECT max(seq) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'snapshots' \
@@ -65,7 +67,10 @@ impl Inner {
                     orphans.push(directory);
                 }
             }
-            recovery.missing.extend(recorded.into_values());
+            for (id, missing, kind) in recorded.into_values() {
+                self.rebuilds.add(id, missing.clone(), kind);
+                recovery.missing.push(missing);
+            }
             for directory in orphans {
                 if self.retire(&name, directory).await {
                     recovery.orphans += 1;
@@ -76,8 +81,12 @@ impl Inner {
             // What an earlier run had retired but not deleted.
             self.purge(&name);
         }
+        reach(Point::RecoveryCompared);
         self.next_snapshot.store(highest + 1, Ordering::SeqCst);
-        recovery.suspect = self.suspects().await?;
+        for (id, suspect) in self.suspects().await? {
+            self.rebuilds.add(id, suspect.clone(), SnapshotKind::Committed);
+            recovery.suspect.push(suspect);
+        }
         recovery.missing.sort();
         if !recovery.missing.is_empty() {
             tracing::error!(missing = ?recovery.missing, "snapshots without their directories");
@@ -96,17 +105,17 @@ impl Inner {
         Ok(ids.into_iter().filter(|id| *id < i64::MAX.unsigned_abs()).collect())
     }
 
-    async fn recorded(&self, snapshotter: String) -> Result<HashMap<u64, SnapshotName>> {
+    async fn recorded(&self, snapshotter: String) -> Result<HashMap<u64, (i64, SnapshotName, SnapshotKind)>> {
         let read = move |db: &Reading<'_>| {
             let mut found = HashMap::new();
-            let sql = "SELECT directory, namespace, key FROM snapshots WHERE snapshotter = ?1";
+            let sql = "SELECT directory, namespace, key, id, kind FROM snapshots WHERE snapshotter = ?1";
             db.each(sql, params![snapshotter], |row| {
                 let name = SnapshotName {
                     snapshotter: snapshotter.clone(),
                     namespace: row.get(1)?,
                     key: row.get(2)?,
                 };
-                found.insert(number_at(row, 0)?, name);
+                found.insert(number_at(row, 0)?, (row.get(3)?, name, kind_from_number(row.get(4)?)?));
                 Ok(())
             })?;
             Ok(found)
@@ -114,13 +123,15 @@ impl Inner {
         self.store.read(read).await
     }
 
-    async fn suspects(&self) -> Result<Vec<SnapshotName>> {
+    async fn suspects(&self) -> Result<Vec<(i64, SnapshotName)>> {
         let boot = self.store.boot().id.clone();
         let read = move |db: &Reading<'_>| {
-            let sql = "SELECT snapshotter, namespace, key FROM snapshots \
+            let sql = "SELECT snapshotter, namespace, key, id FROM snapshots \
                        WHERE unsynced = 1 AND kind = ?1 AND boot_id <> ?2 ORDER BY 1, 2, 3";
             db.all(sql, params![COMMITTED, boot], |row| {
-                Ok(SnapshotName { snapshotter: row.get(0)?, namespace: row.get(1)?, key: row.get(2)? })
+                let name =
+                    SnapshotName { snapshotter: row.get(0)?, namespace: row.get(1)?, key: row.get(2)? };
+                Ok((row.get(3)?, name))
             })
         };
         self.store.read(read).await
@@ -190,6 +201,7 @@ impl Inner {
     async fn sync_one(&self, id: i64, snapshotter: &str, directory: u64) -> Result<()> {
         let Some(driver) = self.drivers.get(snapshotter).map(Arc::clone) else { return Ok(()) };
         self.blocking(move || driver.sync(directory)).await?;
+        pass(Point::SnapshotSynced)?;
         let write = move |db: &Writing<'_>| {
             db.execute("UPDATE snapshots SET unsynced = 0 WHERE id = ?1", params![id]).map(drop)
         };

@@ -116,6 +116,16 @@ pub(crate) fn chain(db: &Reading<'_>, first: Option<i64>) -> Result<Vec<u64>> {
     db.all(sql, params![first], |row| number_at(row, 0))
 }
 
+/// The ids of a row and of its parents, nearest first.
+pub(crate) fn chain_ids(db: &Reading<'_>, first: Option<i64>) -> Result<Vec<i64>> {
+    let sql = "WITH RECURSIVE chain (id, parent, depth) AS (
+                   SELECT id, parent, 0 FROM snapshots WHERE id = ?1
+                   UNION ALL
+                   SELECT s.id, s.parent, depth + 1 FROM chain c JOIN snapshots s ON s.id = c.parent
+               ) SELECT id FROM chain ORDER BY depth";
+    db.all(sql, params![first], |row| row.get(0))
+}
+
 /// A directory's number.
 pub(crate) fn number_at(row: &Row<'_>, index: usize) -> Result<u64> {
     let number: i64 = row.get(index)?;
@@ -156,6 +166,22 @@ pub(crate) fn commit(db: &Writing<'_>, new: &NewRecord<'_>) -> Result<()> {
         ],
     )?;
     labels::store(db, Owner::Snapshot, new.id, new.labels)
+}
+
+/// Gives the directory of the active snapshot `new` to the lost one `lost`, which keeps its id and so its children. Returns the
+/// directory that the lost one had.
+pub(crate) fn replace_lost(db: &Writing<'_>, lost: &Record, new: &NewRecord<'_>) -> Result<u64> {
+    let read = "SELECT directory FROM snapshots WHERE id = ?1";
+    let directory = db.one(read, params![new.id], |row| row.get::<i64>(0))?;
+    let directory = directory.ok_or_else(|| Error::internal("a commit without its active snapshot"))?;
+    db.execute("DELETE FROM snapshots WHERE id = ?1", params![new.id])?;
+    db.execute(
+        "UPDATE snapshots SET directory = ?2, updated_at = ?3, used_bytes = NULL, used_inodes = NULL, boot_id = ?4, \
+         unsynced = 1 WHERE id = ?1",
+        params![lost.id, directory, time_to_text(SystemTime::now()), new.boot_id],
+    )?;
+    labels::store(db, Owner::Snapshot, lost.id, new.labels)?;
+    Ok(lost.directory)
 }
 
 pub(crate) fn set_labels(db: &Writing<'_>, record: &mut Record) -> Result<()> {

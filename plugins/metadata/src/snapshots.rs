@@ -22,11 +22,13 @@ use gantry_core::snapshots::{
 };
 use gantry_core::wire_names::LABEL_SNAPSHOT_REF;
 use gantry_core::{Context, Error, ItemStream, Labels, Result, SnapshotKey};
+use gantry_failpoint::{Point, pass, reach};
 use gantry_store::{Reading, Writing, params};
 
 use crate::columns::{length_at, length_to_column};
 use crate::database::Inner;
 use crate::leases::{self, ResourceKind};
+use crate::rebuild::Rebuilds;
 use crate::snapshot_records::{self as records, NewRecord, Record, Space};
 use crate::{labels, namespaces, paging};
 
@@ -101,8 +103,17 @@ impl MetadataSnapshotter {
         let read = {
             let (cx, space, key, parent_key) = (cx.clone(), space.clone(), key.clone(), parent_key.clone());
             let target = new_labels.get(LABEL_SNAPSHOT_REF).cloned();
-            move |db: &Reading<'_>| plan_new(db, &cx, &space, &key, parent_key.as_ref(), target)
+            let inner = Arc::clone(&self.inner);
+            move |db: &Reading<'_>| {
+                if let Some(taken) = target_taken(db, &inner.rebuilds, &space, target)? {
+                    return Ok(taken);
+                }
+                plan_new(db, &cx, &space, &key, parent_key.as_ref())
+            }
         };
+        if let Some(parent) = &parent_key {
+            self.inner.sound_by_key(&space, parent.as_str()).await?;
+        }
         let parents = match self.inner.store.read_few(read).await? {
             Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
             Plan::Free(parents) => parents,
@@ -124,6 +135,7 @@ impl MetadataSnapshotter {
             }
         };
         let mounts = self.drive(made).await?;
+        reach(Point::SnapshotMade);
         let boot_id = self.inner.store.boot().id.clone();
         let resource = self.resource();
         let write = move |db: &Writing<'_>| {
@@ -147,6 +159,7 @@ impl MetadataSnapshotter {
             }
             return Err(error);
         }
+        reach(Point::SnapshotRecorded);
         Ok(mounts)
     }
 
@@ -156,8 +169,11 @@ impl MetadataSnapshotter {
         let (name, key, rebase) = (how.name, how.key, how.parent);
         let read = {
             let (cx, space, name, key) = (cx.clone(), space.clone(), name.clone(), key.clone());
-            let rebase = rebase.clone();
-            move |db: &Reading<'_>| plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())
+            let (rebase, inner) = (rebase.clone(), Arc::clone(&self.inner));
+            move |db: &Reading<'_>| {
+                let names = CommitNames { space: &space, name: &name, key: &key, rebase: rebase.as_ref() };
+                plan_commit(db, &cx, &inner.rebuilds, &names)
+            }
         };
         let CommitPlan { active, parents: new_parents, .. } = match self.inner.store.read_few(read).await? {
             Plan::Taken(key, error) => return self.keep_taken(&cx, key, error).await,
@@ -177,28 +193,41 @@ impl MetadataSnapshotter {
             (self.inner.store.read_few(again).await?, new_parents.clone())
         };
         self.drive(move |driver| driver.commit(&directory, &parents)).await?;
+        pass(Point::SnapshotFixedUp)?;
         let boot_id = self.inner.store.boot().id.clone();
         let resource = self.resource();
+        let inner = Arc::clone(&self.inner);
         let write = move |db: &Writing<'_>| {
             // Looked at anew: others may have come in between.
-            let parent = match plan_commit(db, &cx, &space, &name, &key, rebase.as_ref())? {
+            let names = CommitNames { space: &space, name: &name, key: &key, rebase: rebase.as_ref() };
+            let plan = match plan_commit(db, &cx, &inner.rebuilds, &names)? {
                 Plan::Taken(_, error) => return Err(error),
-                Plan::Free(now) if now.active == active && now.parents == new_parents => now.parent,
+                Plan::Free(now) if now.active == active && now.parents == new_parents => now,
                 Plan::Free(_) => return Err(Error::not_found(format!("snapshot {key:?} was replaced"))),
             };
             let record = NewRecord {
                 id: active,
                 key: &name,
-                parent,
+                parent: plan.parent,
                 kind: SnapshotKind::Committed,
                 labels: &new_labels,
                 boot_id: &boot_id,
             };
-            records::commit(db, &record)?;
+            let replaced = match &plan.replaces {
+                Some(lost) => Some((lost.id, records::replace_lost(db, lost, &record)?)),
+                None => records::commit(db, &record).map(|()| None)?,
+            };
             leases::add_to_lease(db, &cx, &resource, name.as_str())?;
-            leases::drop_from_lease(db, &cx, &resource, key.as_str())
+            leases::drop_from_lease(db, &cx, &resource, key.as_str())?;
+            Ok(replaced)
         };
-        self.inner.change(write).await?;
+        if let Some((id, directory)) = self.inner.change(write).await? {
+            self.inner.rebuilds.forget(id);
+            if !self.inner.retire(&self.name, directory).await {
+                self.inner.garbage.add_directory(&self.name, directory);
+            }
+        }
+        reach(Point::SnapshotCommitted);
         self.inner.pending.committed.notify_one();
         Ok(())
     }
@@ -217,11 +246,29 @@ impl MetadataSnapshotter {
             Ok(record.directory)
         };
         let directory = self.inner.delete(write).await?;
+        reach(Point::SnapshotUnrecorded);
         // The record is gone, and so is the snapshot; what fails from here on is tried again by the next collection.
         if !self.inner.retire(&self.name, directory).await {
             self.inner.garbage.add_directory(&self.name, directory);
         }
         Ok(())
+    }
+}
+
+/// Whether what a new snapshot is to become, by its label, is there already. A lost one is not: the new one takes its place.
+fn target_taken(
+    db: &Reading<'_>,
+    rebuilds: &Rebuilds,
+    space: &Space,
+    target: Option<String>,
+) -> Result<Option<Plan<Vec<u64>>>> {
+    let Some(target) = target else { return Ok(None) };
+    match records::find(db, space, &target)? {
+        Some(found) if !rebuilds.is_lost(found.id) => {
+            let error = Error::already_exists(format!("target snapshot {target:?}"));
+            Ok(Some(Plan::Taken(target, error)))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -232,14 +279,7 @@ fn plan_new(
     space: &Space,
     key: &SnapshotKey,
     parent: Option<&SnapshotKey>,
-    target: Option<String>,
 ) -> Result<Plan<Vec<u64>>> {
-    if let Some(target) = target
-        && records::find(db, space, &target)?.is_some()
-    {
-        let error = Error::already_exists(format!("target snapshot {target:?}"));
-        return Ok(Plan::Taken(target, error));
-    }
     if records::find(db, space, key.as_str())?.is_some() {
         return Ok(Plan::Taken(key.as_str().to_owned(), taken(key.as_str())));
     }
@@ -256,19 +296,29 @@ struct CommitPlan {
     parent: Option<i64>,
     /// The directories of the parents that it will have, nearest first.
     parents: Vec<u64>,
+    /// The lost snapshot whose place it takes.
+    replaces: Option<Record>,
+}
+
+/// What a commit names.
+struct CommitNames<'n> {
+    space: &'n Space,
+    name: &'n SnapshotKey,
+    key: &'n SnapshotKey,
+    rebase: Option<&'n SnapshotKey>,
 }
 
 /// Looks at what a commit needs: the active snapshot, and the parents that it will have.
 fn plan_commit(
     db: &Reading<'_>,
     cx: &Context,
-    space: &Space,
-    name: &SnapshotKey,
-    key: &SnapshotKey,
-    rebase: Option<&SnapshotKey>,
+    rebuilds: &Rebuilds,
+    names: &CommitNames<'_>,
 ) -> Result<Plan<CommitPlan>> {
+    let CommitNames { space, name, key, rebase } = *names;
     leases::check(db, cx)?;
-    if records::find(db, space, name.as_str())?.is_some() {
+    let taken_by = records::find(db, space, name.as_str())?;
+    if taken_by.as_ref().is_some_and(|found| !rebuilds.is_lost(found.id)) {
         return Ok(Plan::Taken(name.as_str().to_owned(), taken(name.as_str())));
     }
     let active = records::existing(db, space, key)?;
@@ -282,7 +332,12 @@ fn plan_commit(
         (None, Some(rebase)) => Some(records::parent(db, space, rebase)?.id),
         (parent, _) => parent,
     };
-    Ok(Plan::Free(CommitPlan { active: active.id, parent, parents: records::chain(db, parent)? }))
+    if taken_by.as_ref().is_some_and(|lost| lost.parent != parent) {
+        // What stands on the lost one must find below it what it always found.
+        return Ok(Plan::Taken(name.as_str().to_owned(), taken(name.as_str())));
+    }
+    let parents = records::chain(db, parent)?;
+    Ok(Plan::Free(CommitPlan { active: active.id, parent, parents, replaces: taken_by }))
 }
 
 fn driver_snapshot(db: &Reading<'_>, record: &Record) -> Result<DriverSnapshot> {
@@ -306,6 +361,7 @@ impl Snapshotter for MetadataSnapshotter {
 
     async fn mounts(&self, cx: &Context, key: &SnapshotKey) -> Result<Vec<Mount>> {
         let (space, key) = (self.space(cx)?, key.clone());
+        self.inner.sound_by_key(&space, key.as_str()).await?;
         let read = move |db: &Reading<'_>| {
             let record = records::existing(db, &space, &key)?;
             if record.info.kind == SnapshotKind::Committed {
@@ -328,7 +384,16 @@ impl Snapshotter for MetadataSnapshotter {
 
     async fn stat(&self, cx: &Context, key: &SnapshotKey) -> Result<SnapshotInfo> {
         let (space, key) = (self.space(cx)?, key.clone());
-        self.inner.store.read_few(move |db| Ok(records::existing(db, &space, &key)?.info)).await
+        let inner = Arc::clone(&self.inner);
+        let read = move |db: &Reading<'_>| {
+            let record = records::existing(db, &space, &key)?;
+            if inner.rebuilds.is_lost(record.id) {
+                // Who asks whether a layer is unpacked is to unpack it.
+                return Err(Error::not_found(format!("snapshot {} cannot be rebuilt", key.as_str())));
+            }
+            Ok(record.info)
+        };
+        self.inner.store.read_few(read).await
     }
 
     async fn update(
@@ -380,9 +445,10 @@ impl Snapshotter for MetadataSnapshotter {
             // It cannot change any more, and walking it is slow.
             let (bytes, inodes) = (length_to_column(usage.size_bytes)?, length_to_column(usage.inodes)?);
             let write = move |db: &Writing<'_>| {
-                let sql =
-                    "UPDATE snapshots SET used_bytes = ?2, used_inodes = ?3 WHERE id = ?1 AND kind = ?4";
-                db.execute(sql, params![record.id, bytes, inodes, records::COMMITTED]).map(drop)
+                let sql = "UPDATE snapshots SET used_bytes = ?2, used_inodes = ?3 \
+                           WHERE id = ?1 AND kind = ?4 AND directory = ?5";
+                let directory = directory.cast_signed();
+                db.execute(sql, params![record.id, bytes, inodes, records::COMMITTED, directory]).map(drop)
             };
             self.inner.store.write(write).await?;
         }

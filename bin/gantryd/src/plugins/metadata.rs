@@ -36,6 +36,9 @@ pub(super) const CONTENT: Plugin = Plugin {
     },
 };
 
+/// A boot id that crash tests give instead of the kernel's: what was not synced in another one counts as damaged.
+const TEST_BOOT_ID: &str = "GANTRY_TEST_BOOT_ID";
+
 /// The database. Its id is the original's.
 pub(super) const BOLT: Plugin = Plugin {
     kind: PluginKind::Metadata,
@@ -73,7 +76,7 @@ pub(super) const BOLT: Plugin = Plugin {
         let metadata = if ic.shared::<AsIs>().is_ok() {
             runtime.block_on(Metadata::open_as_is(metadata_config, parts))?
         } else {
-            runtime.block_on(Metadata::open(metadata_config, parts))?
+            runtime.block_on(Metadata::open_in_boot(metadata_config, parts, std::env::var(TEST_BOOT_ID).ok()))?
         };
         ic.export("policy", section.content_sharing_policy);
         ic.export("path", metadata.path().display().to_string());

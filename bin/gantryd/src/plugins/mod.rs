@@ -13,6 +13,7 @@ mod snapshotter;
 
 use std::sync::Arc;
 
+use gantry_core::diff::DiffApplier;
 use gantry_core::introspection::PluginRecord;
 use gantry_core::platforms::Platform;
 use gantry_core::{Error, Result};
@@ -153,8 +154,20 @@ pub(crate) fn start(config: &Arc<Config>, jobs: &Jobs) -> Result<Parts> {
         }
     }
     list.set(records(&loaded));
+    rebuild_snapshots(&loaded);
     let servers = server::Servers::new(&loaded)?;
     Ok(Parts { loaded, servers })
+}
+
+/// Gives the metadata what applies layers, for snapshots that a loss of power may have damaged. Differs require the metadata, so
+/// they cannot come with it.
+fn rebuild_snapshots(loaded: &Loaded) {
+    let metadata = loaded.by_id::<Metadata>(PluginKind::Metadata, "bolt");
+    let applier = loaded.all::<dyn DiffApplier>(PluginKind::Service).into_iter().next();
+    match (metadata, applier) {
+        (Some(metadata), Some((_, applier))) => metadata.rebuild_with(applier),
+        _ => tracing::warn!("no differ is loaded: damaged snapshots are not rebuilt"),
+    }
 }
 
 /// What introspection tells about the plugins.

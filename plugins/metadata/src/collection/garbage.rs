@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gantry_core::{Context, Digest, ErrorKind, IngestRef, Result};
+use gantry_failpoint::{Point, reach};
 use gantry_store::{Reading, params};
 
 use crate::database::Inner;
@@ -161,6 +162,7 @@ impl Inner {
         let Some(driver) = self.drivers.get(snapshotter).map(Arc::clone) else { return false };
         match self.blocking(move || driver.retire(directory)).await {
             Ok(()) => {
+                reach(Point::SnapshotRetired);
                 self.purge(snapshotter);
                 true
             }
@@ -184,8 +186,9 @@ impl Inner {
         self.jobs.spawn(async move {
             let _alone = inner.purge_locks.lock(snapshotter.clone()).await;
             inner.purges.lock().unwrap_or_else(PoisonError::into_inner).remove(&snapshotter);
-            if let Err(error) = inner.blocking(move || driver.purge()).await {
-                tracing::warn!(snapshotter, %error, "delete retired snapshot directories");
+            match inner.blocking(move || driver.purge()).await {
+                Ok(()) => reach(Point::SnapshotPurged),
+                Err(error) => tracing::warn!(snapshotter, %error, "delete retired snapshot directories"),
             }
         });
     }

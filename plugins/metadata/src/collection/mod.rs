@@ -27,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gantry_core::events::Event;
 use gantry_core::{Context, Error, ErrorKind, Namespace, Result};
+use gantry_failpoint::{Point, pass, reach};
 use gantry_store::{Reading, Writing};
 
 pub(crate) use self::changes::Recorder;
@@ -120,6 +121,7 @@ impl Inner {
         stats.others = self.collect_others().await;
         stats.elapsed = started.elapsed();
         self.remove_garbage().await;
+        reach(Point::CollectionEnded);
         tracing::debug!(elapsed_ms = stats.elapsed.as_millis(), ?stats, "garbage collected");
         Ok(stats)
     }
@@ -140,6 +142,7 @@ impl Inner {
             Ok((marker, dead))
         };
         let (marker, mut dead) = self.store.read(read).await?;
+        pass(Point::CollectionMarked)?;
         let marker = Arc::new(Mutex::new(marker));
         let snapshotters: Vec<String> = self.drivers.keys().cloned().collect();
         let mut stats = CollectionStats::default();
@@ -155,6 +158,7 @@ impl Inner {
                     sweep::sweep(db, &mut marker, &recorder, &batch, &snapshotters)
                 };
                 let Swept { removed, later: waiting } = self.store.write(write).await?;
+                reach(Point::CollectionSwept);
                 removed_any |= !removed.is_empty();
                 later.extend(waiting);
                 for removed in removed {
