@@ -26,6 +26,8 @@ const TABLE: &[Layer] = &[
     Layer { folder: "tests/e2e", may_use: &["testkit", "core", "client"] },
     // It asks for what the client library never does: the unary list of everything, for one.
     Layer { folder: "tests/load", may_use: &["testkit", "rpc", "api"] },
+    // It does what no client does: every noun's calls, and every failpoint.
+    Layer { folder: "tests/crash", may_use: &["testkit", "core", "rpc", "client", "lib/"] },
 ];
 
 fn fits(folder: &str, pattern: &str) -> bool {

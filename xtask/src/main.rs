@@ -1,9 +1,11 @@
-//! Development commands: `cargo xtask demo | test | check | layers | e2e | bench | fuzz | vm`.
+//! Development commands: `cargo xtask demo | test | check | layers | e2e | bench | crash | fuzz | vm`.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, reason = "this program starts others and waits for no child but its own")]
 
 mod bench;
 mod check;
+mod crash;
+mod crash_power;
 mod debian_image;
 mod demo;
 mod dependencies;
@@ -37,6 +39,8 @@ usage: cargo xtask <command>
                        calls, lists, collections, starts and memory of the store, against Debian's containerd
   fuzz [target] [--minutes N]
                        the fuzz targets of fuzz/, a minute each; needs nightly
+  crash [--no-build] [--kind kill|full|power] [--rounds N] [--minutes M] [--seed S]
+                       rounds of load that end in a crash, and what must hold afterwards; appends to target/crash
   vm [--no-build] [filter]
                        the end-to-end suite on cgroup v2 in a virtual machine
   setup                only install the Debian packages that the above use
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Some((&"e2e", rest)) => e2e::e2e(rest),
         Some((&"bench", rest)) => bench::bench(rest),
         Some((&"fuzz", rest)) => fuzz::fuzz(rest),
+        Some((&"crash", rest)) => crash::crash(rest),
         Some((&"vm", rest)) => vm::vm(rest),
         Some((&"setup", [])) => setup::setup(setup::NEEDED),
         _ => {

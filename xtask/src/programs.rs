@@ -27,6 +27,12 @@ pub(crate) fn build(release: bool) -> Result<()> {
     run(&mut command)
 }
 
+/// Builds the program of the crash tests.
+pub(crate) fn build_crash() -> Result<()> {
+    say("building the crash tests");
+    run(&mut cargo(&["build", "--package", "gantry-crash"]))
+}
+
 /// Builds the programs that use the official Go client, and containerd's own of today, into `target/go`, where Go is installed.
 ///
 /// Their versions are fixed by `go.sum`. Without Go the stories that need them are skipped, saying so.

@@ -48,15 +48,16 @@ pub(crate) fn vm(args: &[&str]) -> Result<()> {
 }
 
 /// Debian's kernel for clouds.
-struct Kernel {
-    image: PathBuf,
+pub(crate) struct Kernel {
+    /// The kernel itself.
+    pub(crate) image: PathBuf,
     modules: PathBuf,
     version: String,
 }
 
 impl Kernel {
     /// Fetches and unpacks the package, unless that was done before.
-    fn fetch(dir: &Path) -> Result<Kernel> {
+    pub(crate) fn fetch(dir: &Path) -> Result<Kernel> {
         let unpacked = dir.join("kernel");
         if !unpacked.join("complete").exists() {
             say("fetching Debian's cloud kernel");
@@ -89,7 +90,7 @@ impl Kernel {
     }
 
     /// A file system in memory that mounts the disks and goes on there.
-    fn initrd(&self, dir: &Path) -> Result<PathBuf> {
+    pub(crate) fn initrd(&self, dir: &Path) -> Result<PathBuf> {
         let mut archive = initrd::Cpio::new();
         for name in ["bin", "proc", "sys", "dev", "new", "modules"] {
             archive.dir(name);
@@ -127,7 +128,7 @@ fn only_entry(dir: &Path) -> Result<PathBuf> {
 }
 
 /// The machine's Debian, made once.
-fn root_disk(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
+pub(crate) fn root_disk(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
     let disk = dir.join(format!("root-{}.img", kernel.version));
     if disk.exists() {
         return Ok(disk);
@@ -194,7 +195,7 @@ fn test_binary() -> Result<PathBuf> {
 }
 
 /// An ext4 disk with what is in `tree`.
-fn make_disk(tree: &Path, disk: &Path, size: &str) -> Result<()> {
+pub(crate) fn make_disk(tree: &Path, disk: &Path, size: &str) -> Result<()> {
     let partial = disk.with_extension("partial");
     let _ = fs::remove_file(&partial);
     let mke2fs = gantry_testkit::find_in_path("mke2fs").ok_or("mke2fs is missing (package e2fsprogs)")?;
