@@ -188,7 +188,7 @@ fn listen(
     end: Instant,
     until_checked: bool,
 ) -> bool {
-    while !(until_checked && told.checked) && !told.ended {
+    while !(told.ended || until_checked && told.checked) {
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => return false,
             Err(RecvTimeoutError::Disconnected) => return true,

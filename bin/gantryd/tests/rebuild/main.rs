@@ -320,8 +320,8 @@ async fn a_lost_layer_under_a_container_is_refused_until_it_is_unpacked_again() 
         writer.write(Bytes::copy_from_slice(&layer.bytes)).await.unwrap();
         writer.commit(CommitContent { total_bytes: 0, expected: None, labels: rooted() }).await.unwrap();
     }
-    for place in 0..3 {
-        if service.stat(&cx(), &key(&chains[place])).await.is_err() {
+    for (place, chain) in chains.iter().enumerate() {
+        if service.stat(&cx(), &key(chain)).await.is_err() {
             world.layer("overlayfs", &image, place).await.unwrap();
         }
     }
