@@ -5,9 +5,11 @@ use std::time::SystemTime;
 
 use gantry_core::ErrorKind;
 use gantry_core::tasks::ExitRecord;
+use gantry_shim::address;
 
 use crate::bootstrap;
 use crate::bundle::Bundle;
+use crate::config::ShimTasksConfig;
 use crate::ledger::Told;
 use crate::manager::Inner;
 use crate::task::{self, Task};
@@ -85,14 +87,22 @@ pub(crate) async fn clean_up(
             }
         }
     }
-    remove_socket(bundle);
+    remove_socket(&inner.config, bundle);
     inner.delete_bundle(bundle).await;
     exit
 }
 
 /// Removes the socket that nobody listens on any more.
-fn remove_socket(bundle: &Bundle) {
-    let Ok(path) = bundle.shim().and_then(|answer| bootstrap::socket(&answer)) else { return };
+fn remove_socket(config: &ShimTasksConfig, bundle: &Bundle) {
+    let path = match bundle.shim().and_then(|answer| bootstrap::socket(&answer)) {
+        Ok(path) => path,
+        // A `start` that was cut off may have made the socket without having told where it is; ours makes it here.
+        Err(_) => {
+            let asked = config.socket_dir.as_ref().map(|dir| dir.display().to_string());
+            let dir = address::socket_dir(asked.as_deref());
+            address::socket_path(&dir, &config.address, bundle.namespace.as_str(), bundle.id.as_str())
+        }
+    };
     let is_socket = std::fs::symlink_metadata(&path)
         .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
     if is_socket
