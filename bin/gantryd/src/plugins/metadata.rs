@@ -76,7 +76,11 @@ pub(super) const BOLT: Plugin = Plugin {
         let metadata = if ic.shared::<AsIs>().is_ok() {
             runtime.block_on(Metadata::open_as_is(metadata_config, parts))?
         } else {
-            runtime.block_on(Metadata::open_in_boot(metadata_config, parts, std::env::var(TEST_BOOT_ID).ok()))?
+            runtime.block_on(Metadata::open_in_boot(
+                metadata_config,
+                parts,
+                std::env::var(TEST_BOOT_ID).ok(),
+            ))?
         };
         ic.export("policy", section.content_sharing_policy);
         ic.export("path", metadata.path().display().to_string());

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use gantry_core::diff::{ApplyDiff, DiffApplier};
 use gantry_core::snapshots::{DriverSnapshot, SnapshotDriver, SnapshotKind};
-use gantry_core::{Context, Digest, Error, ErrorKind, Labels, Namespace, Result, ResultExt};
+use gantry_core::{Context, Digest, Error, ErrorKind, Namespace, Result, ResultExt};
 use gantry_failpoint::{Point, pass, reach};
 use gantry_store::{Reading, Writing, params};
 use tokio_util::sync::CancellationToken;
@@ -235,7 +235,12 @@ impl Inner {
             return self.remake(&driver, DriverSnapshot { id: old, kind, parents, labels }).await;
         }
         let layer = self.layer_of(name).await?;
-        let new = self.new_directory(&driver, name, &layer, parents, labels).await?;
+        let number = self.next_snapshot.fetch_add(1, Ordering::SeqCst);
+        let number = u64::try_from(number).map_err(|_| Error::internal("a snapshot's number"))?;
+        // Held until directory and record agree, for those who compare them.
+        let _settled = self.directory_locks.lock((name.snapshotter.clone(), number)).await;
+        let snapshot = DriverSnapshot { id: number, kind: SnapshotKind::Active, parents, labels };
+        let new = self.new_directory(&driver, name, &layer, snapshot).await?;
         let write = move |db: &Writing<'_>| {
             db.execute(
                 "UPDATE snapshots SET directory = ?2, unsynced = 0, used_bytes = NULL, used_inodes = NULL \
@@ -291,14 +296,11 @@ impl Inner {
         driver: &Arc<dyn SnapshotDriver>,
         name: &SnapshotName,
         layer: &Layer,
-        parents: Vec<u64>,
-        labels: Labels,
+        snapshot: DriverSnapshot,
     ) -> Result<u64> {
         let applier = self.rebuilds.applier.get().map(Arc::clone);
         let applier = applier.ok_or_else(|| Error::unavailable("no differ is loaded yet"))?;
-        let id = u64::try_from(self.next_snapshot.fetch_add(1, Ordering::SeqCst))
-            .map_err(|_| Error::internal("a snapshot's number"))?;
-        let snapshot = DriverSnapshot { id, kind: SnapshotKind::Active, parents, labels };
+        let id = snapshot.id;
         let done = async {
             let (made, of) = (Arc::clone(driver), snapshot.clone());
             let mounts = self.blocking(move || made.create(&of).and_then(|()| made.mounts(&of))).await?;
