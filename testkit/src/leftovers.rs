@@ -77,11 +77,12 @@ impl Leftovers {
 
     fn processes(&self, found: &mut Vec<String>) {
         let own = std::process::id();
+        let above = ancestors();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            if pid == 1 || pid == own || self.own.contains(&pid) {
+            if pid == own || above.contains(&pid) || self.own.contains(&pid) {
                 continue;
             }
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -165,6 +166,18 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 
 fn directories_in(dir: &Path) -> Vec<PathBuf> {
     entries(dir).into_iter().filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir())).collect()
+}
+
+/// This process's parent, the parent's parent, and so on to process 1: those who started the test.
+fn ancestors() -> Vec<u32> {
+    let parent = |process: &Path| parent_and_state(process).map(|(parent, _)| parent).filter(|pid| *pid > 0);
+    let mut found = vec![1];
+    let mut next = parent(Path::new("/proc/self"));
+    while let Some(pid) = next {
+        found.push(pid);
+        next = parent(&Path::new("/proc").join(pid.to_string()));
+    }
+    found
 }
 
 fn parent_and_state(process: &Path) -> Option<(u32, char)> {
