@@ -49,6 +49,8 @@ async fn a_namespace_may_share_its_blobs_where_they_are_isolated() {
         };
         // 1.6 needs the header for its event.
         wire.namespaces().update(in_test(request)).await.unwrap();
+        // 1.6 answers 0 for every value.
+        let shared = shared && wire.since_2();
         assert_eq!(offset(&wire, value, "hello").await == 5, shared, "{value}");
     }
     // The bearer of the label shares; the one who asks needs none.
