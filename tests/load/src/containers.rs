@@ -7,6 +7,8 @@ use gantry_api::Any;
 use gantry_api::containerd::services::containers::v1 as pb;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use crate::figures::{Table, median, percentile};
 use crate::side::{CLIENTS, Side, call};
@@ -72,6 +74,22 @@ where
     Ok((begun.elapsed(), took))
 }
 
+type Client = pb::containers_client::ContainersClient<Channel>;
+
+/// As [`spread`], of calls on containers.
+async fn ask<F, W>(side: &Side, clients: usize, count: usize, one: F) -> Result<(Duration, Vec<Duration>)>
+where
+    F: Fn(Client, usize) -> W + Clone + Send + 'static,
+    W: Future<Output = Result<(), Status>> + Send,
+{
+    let connections: Vec<_> = (0..CLIENTS).map(|client| side.containers(client)).collect();
+    spread(clients, count, move |client, number| {
+        let asked = one(connections[client].clone(), number);
+        async move { asked.await.map_err(|status| status.to_string()) }
+    })
+    .await
+}
+
 /// Creates containers `first..first + count` in `namespace`.
 pub(crate) async fn create(
     side: &Side,
@@ -80,15 +98,9 @@ pub(crate) async fn create(
     first: usize,
     count: usize,
 ) -> Result<(Duration, Vec<Duration>)> {
-    let connections: Vec<_> = (0..CLIENTS).map(|client| side.containers(client)).collect();
-    spread(clients, count, move |client, number| {
-        let mut connection = connections[client].clone();
-        async move {
-            let number = first + number;
-            let container = Some(container(&format!("c{number:06}"), number));
-            let request = call(namespace, "", pb::CreateContainerRequest { container })?;
-            connection.create(request).await.map(drop).map_err(|status| status.to_string())
-        }
+    ask(side, clients, count, move |mut client, number| async move {
+        let container = Some(container(&name(first + number), first + number));
+        client.create(within(namespace, pb::CreateContainerRequest { container })?).await.map(drop)
     })
     .await
 }
@@ -101,14 +113,9 @@ pub(crate) async fn delete(
     first: usize,
     count: usize,
 ) -> Result<(Duration, Vec<Duration>)> {
-    let connections: Vec<_> = (0..CLIENTS).map(|client| side.containers(client)).collect();
-    spread(clients, count, move |client, number| {
-        let mut connection = connections[client].clone();
-        async move {
-            let id = format!("c{:06}", first + number);
-            let request = call(namespace, "", pb::DeleteContainerRequest { id })?;
-            connection.delete(request).await.map(drop).map_err(|status| status.to_string())
-        }
+    ask(side, clients, count, move |mut client, number| async move {
+        let id = name(first + number);
+        client.delete(within(namespace, pb::DeleteContainerRequest { id })?).await.map(drop)
     })
     .await
 }
@@ -121,17 +128,20 @@ pub(crate) async fn get(
     stored: usize,
     count: usize,
 ) -> Result<(Duration, Vec<Duration>)> {
-    let connections: Vec<_> = (0..CLIENTS).map(|client| side.containers(client)).collect();
-    spread(clients, count, move |client, number| {
-        let mut connection = connections[client].clone();
-        async move {
-            // A prime step visits all parts of the store.
-            let id = format!("c{:06}", number * 7919 % stored);
-            let request = call(namespace, "", pb::GetContainerRequest { id })?;
-            connection.get(request).await.map(drop).map_err(|status| status.to_string())
-        }
+    ask(side, clients, count, move |mut client, number| async move {
+        // A prime step visits all parts of the store.
+        let id = name(number * 7919 % stored);
+        client.get(within(namespace, pb::GetContainerRequest { id })?).await.map(drop)
     })
     .await
+}
+
+fn name(number: usize) -> String {
+    format!("c{number:06}")
+}
+
+fn within<T>(namespace: &str, message: T) -> Result<Request<T>, Status> {
+    call(namespace, "", message).map_err(Status::invalid_argument)
 }
 
 fn per_second(count: usize, took: Duration) -> f64 {
