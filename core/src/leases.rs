@@ -38,6 +38,13 @@ pub struct LeaseResource {
     pub kind: String,
 }
 
+impl LeaseResource {
+    /// The snapshot `key` of `snapshotter`.
+    pub fn snapshot(snapshotter: &str, key: impl Into<String>) -> Self {
+        LeaseResource { id: key.into(), kind: format!("snapshots/{snapshotter}") }
+    }
+}
+
 /// Where leases are kept, by namespace.
 #[async_trait]
 pub trait LeaseManager: Send + Sync {

@@ -1,6 +1,8 @@
 #!/bin/sh
 # The first process of the machine of `cargo xtask crash --kind power`.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+# The kernel has booted.
+echo "@B"
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null

@@ -25,6 +25,12 @@ const MARKER: &str = "GANTRY-VM-EXIT ";
 /// A line of a test that did not run.
 const SKIPPED: &str = "GANTRY-VM-SKIPPED ";
 
+/// The kernel's command line. Emulated on a busy host, the timer may seem not to tick while it is tested at boot, and the
+/// kernel then panics.
+///
+/// Source: Linux, Documentation/admin-guide/kernel-parameters.txt, `no_timer_check`.
+pub(crate) const KERNEL_LINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check net.ifnames=0";
+
 /// Runs the suite in the machine; `args` go to the test binary, after `--no-build` which takes programs as they are.
 pub(crate) fn vm(args: &[&str]) -> Result<()> {
     need_root("cargo xtask vm")?;
@@ -211,7 +217,7 @@ fn boot(kernel: &Path, initrd: &Path, root: &Path, payload: &Path) -> Result<()>
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "4096"]);
     command.args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-nic", "none"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-    command.args(["-append", "console=ttyS0 quiet loglevel=3 panic=-1 net.ifnames=0"]);
+    command.args(["-append", KERNEL_LINE]);
     // Writes to the machine's Debian go to a temporary file.
     command.arg("-drive").arg(disk(root, ",snapshot=on"));
     command.arg("-drive").arg(disk(payload, ",readonly=on"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_core::diff::ApplyDiff;
 use gantry_core::field_mask::FieldMask;
+use gantry_core::leases::LeaseResource;
 use gantry_core::snapshots::{CommitSnapshot, NewSnapshot, Snapshotter};
 use gantry_core::wire_names::{
     LABEL_GC_REF_SNAPSHOT, LABEL_SNAPSHOT_PREFIX, LABEL_SNAPSHOT_REF, LABEL_UNCOMPRESSED,
@@ -149,7 +150,7 @@ impl Extraction {
         progress: &Progress,
     ) -> Result<bool> {
         let name = SnapshotKey::parse(layer.chain_id.as_str())?;
-        if self.exists(&name).await? {
+        if self.keep_existing(&name).await? {
             return Ok(true);
         }
         // Nothing is held while waiting for the network.
@@ -173,7 +174,7 @@ impl Extraction {
                 Ok(mounts) => break (key, mounts),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     self.set_active(None);
-                    if self.exists(&name).await? {
+                    if self.keep_existing(&name).await? {
                         return Ok(true);
                     }
                     tries += 1;
@@ -202,6 +203,19 @@ impl Extraction {
         }
         self.label(&layer.descriptor.digest, LABEL_UNCOMPRESSED.to_owned(), &layer.diff_id).await?;
         Ok(false)
+    }
+
+    /// Whether a layer is unpacked already; from then on the lease keeps it, so that it is still there for those that stand on it.
+    async fn keep_existing(&self, name: &SnapshotKey) -> Result<bool> {
+        if !self.exists(name).await? {
+            return Ok(false);
+        }
+        let Some(lease) = self.cx.lease() else { return Ok(true) };
+        let resource = LeaseResource::snapshot(&self.snapshotter_name, name.as_str());
+        let leases = &self.client.services().leases;
+        leases.add_resource(&self.cx, lease, resource).await.with_context(|| format!("keep {name}"))?;
+        // Whoever removed what it stood under may have taken it along before the lease knew of it.
+        self.exists(name).await
     }
 
     async fn exists(&self, name: &SnapshotKey) -> Result<bool> {

@@ -21,7 +21,7 @@ use gantry_core::snapshots::{
     Snapshotter,
 };
 use gantry_core::wire_names::LABEL_SNAPSHOT_REF;
-use gantry_core::{Context, Error, ItemStream, Labels, Result, SnapshotKey};
+use gantry_core::{Context, Error, ErrorKind, ItemStream, Labels, Result, SnapshotKey};
 use gantry_failpoint::{Point, pass, reach};
 use gantry_store::{Reading, Writing, params};
 
@@ -134,7 +134,12 @@ impl MetadataSnapshotter {
                 }
             }
         };
-        let mounts = self.drive(made).await?;
+        let mounts = match self.drive(made).await {
+            Ok(mounts) => mounts,
+            Err(error) => {
+                return Err(self.explain_unmade(&space, parent_key.as_ref(), &parents, error).await);
+            }
+        };
         reach(Point::SnapshotMade);
         let boot_id = self.inner.store.boot().id.clone();
         let resource = self.resource();
@@ -144,12 +149,7 @@ impl MetadataSnapshotter {
             if records::find(db, &space, key.as_str())?.is_some() {
                 return Err(taken(key.as_str()));
             }
-            let parent = parent_key.as_ref().map(|parent| records::parent(db, &space, parent)).transpose()?;
-            // The parent may have gone, or come anew, since its chain was read.
-            if parent.as_ref().map(|parent| parent.directory) != parents.first().copied() {
-                return Err(Error::not_found(format!("parent snapshot {parent_key:?} was replaced")));
-            }
-            let parent = parent.map(|parent| parent.id);
+            let parent = same_parent(db, &space, parent_key.as_ref(), &parents)?;
             let record = NewRecord { id, key: &key, parent, kind, labels: &new_labels, boot_id: &boot_id };
             records::insert(db, &space, &record)
         };
@@ -161,6 +161,22 @@ impl MetadataSnapshotter {
         }
         reach(Point::SnapshotRecorded);
         Ok(mounts)
+    }
+
+    /// Why the driver could not make a snapshot: its parent may have been removed meanwhile, which is all that a client can act on.
+    async fn explain_unmade(
+        &self,
+        space: &Space,
+        parent: Option<&SnapshotKey>,
+        parents: &[u64],
+        error: Error,
+    ) -> Error {
+        let (space, parent, parents) = (space.clone(), parent.cloned(), parents.to_vec());
+        let read = move |db: &Reading<'_>| same_parent(db, &space, parent.as_ref(), &parents);
+        match self.inner.store.read_few(read).await {
+            Err(gone) if gone.kind() == ErrorKind::NotFound => gone,
+            _ => error,
+        }
     }
 
     async fn commit_active(self, cx: Context, how: CommitSnapshot) -> Result<()> {
@@ -201,7 +217,10 @@ impl MetadataSnapshotter {
             // Looked at anew: others may have come in between.
             let names = CommitNames { space: &space, name: &name, key: &key, rebase: rebase.as_ref() };
             let plan = match plan_commit(db, &cx, &inner.rebuilds, &names)? {
-                Plan::Taken(_, error) => return Err(error),
+                Plan::Taken(key, error) => {
+                    leases::add_to_lease(db, &cx, &resource, &key)?;
+                    return Ok(Err(error));
+                }
                 Plan::Free(now) if now.active == active && now.parents == new_parents => now,
                 Plan::Free(_) => return Err(Error::not_found(format!("snapshot {key:?} was replaced"))),
             };
@@ -219,9 +238,9 @@ impl MetadataSnapshotter {
             };
             leases::add_to_lease(db, &cx, &resource, name.as_str())?;
             leases::drop_from_lease(db, &cx, &resource, key.as_str())?;
-            Ok(replaced)
+            Ok(Ok(replaced))
         };
-        if let Some((id, directory)) = self.inner.change(write).await? {
+        if let Some((id, directory)) = self.inner.change(write).await?? {
             self.inner.rebuilds.forget(id);
             if !self.inner.retire(&self.name, directory).await {
                 self.inner.garbage.add_directory(&self.name, directory);
@@ -286,6 +305,21 @@ fn plan_new(
     leases::check(db, cx)?;
     let parent = parent.map(|parent| records::parent(db, space, parent)).transpose()?;
     records::chain(db, parent.map(|parent| parent.id)).map(Plan::Free)
+}
+
+/// The parent's id, if it is still the one whose chain was read: it may have gone, or come anew.
+fn same_parent(
+    db: &Reading<'_>,
+    space: &Space,
+    key: Option<&SnapshotKey>,
+    parents: &[u64],
+) -> Result<Option<i64>> {
+    let parent = key.map(|key| records::parent(db, space, key)).transpose()?;
+    if parent.as_ref().map(|parent| parent.directory) != parents.first().copied() {
+        let name = key.map(SnapshotKey::as_str).unwrap_or_default();
+        return Err(Error::not_found(format!("parent snapshot {name:?} was replaced")));
+    }
+    Ok(parent.map(|parent| parent.id))
 }
 
 /// What a commit starts from.

@@ -3,6 +3,7 @@
 
 mod model;
 mod parts;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

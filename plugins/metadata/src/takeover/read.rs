@@ -326,7 +326,7 @@ fn lease(id: String, bucket: &Bucket<'_>) -> Result<(Lease, Vec<LeaseResource>)>
     if let Some(snapshots) = bucket.bucket("snapshots")? {
         for snapshotter in names_at(bucket, "snapshots")? {
             let ids = names_at(&snapshots, &snapshotter)?.into_iter();
-            resources.extend(ids.map(|id| LeaseResource { id, kind: format!("snapshots/{snapshotter}") }));
+            resources.extend(ids.map(|id| LeaseResource::snapshot(&snapshotter, id)));
         }
     }
     Ok((lease, resources))

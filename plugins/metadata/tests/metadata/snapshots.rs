@@ -65,6 +65,21 @@ async fn a_chain_is_built_and_driven_by_directory() {
 }
 
 #[tokio::test]
+async fn a_parent_that_is_removed_while_its_child_is_made_is_what_the_error_names() {
+    let (_dir, world, snapshotter) = world().await;
+    let n = cx("n");
+    committed(&snapshotter, &n, "base", None).await;
+    let (removing, handle) = (snapshotter.clone(), tokio::runtime::Handle::current());
+    let remove = move || handle.block_on(removing.remove(&cx("n"), &key("base"))).unwrap();
+    *world.driver.before_create.lock().unwrap() = Some(Box::new(remove));
+    let error = snapshotter.prepare(&n, new("k", Some("base"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("parent snapshot base does not exist"), "{error}");
+    assert!(all(snapshotter.list(&n, &[]).await.unwrap()).await.is_empty());
+    assert!(world.driver.ids().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn wrong_states_are_refused_as_containerd_does() {
     let (_dir, world, snapshotter) = world().await;
     let n = cx("n");

@@ -101,7 +101,7 @@ impl World {
 
 fn parts(root: &Path) -> (MetadataParts, Arc<FileContent>, Arc<DirectoryDriver>, Arc<Ear>) {
     let content = Arc::new(FileContent::open(root.join("content")));
-    let driver = Arc::new(DirectoryDriver { root: root.join("snapshots") });
+    let driver = Arc::new(DirectoryDriver::new(root.join("snapshots")));
     fs::create_dir_all(&driver.root).unwrap();
     let events = Arc::new(Ear::default());
     let parts = MetadataParts {
@@ -133,9 +133,15 @@ impl EventPublisher for Ear {
 /// Snapshots as plain directories.
 pub(crate) struct DirectoryDriver {
     pub(crate) root: PathBuf,
+    /// Is called once, before the next directory is made.
+    pub(crate) before_create: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl DirectoryDriver {
+    pub(crate) fn new(root: PathBuf) -> Self {
+        DirectoryDriver { root, before_create: Mutex::default() }
+    }
+
     pub(crate) fn path(&self, id: SnapshotId) -> PathBuf {
         self.root.join(id.to_string())
     }
@@ -155,6 +161,10 @@ impl SnapshotDriver for DirectoryDriver {
     }
 
     fn create(&self, new: &DriverSnapshot) -> Result<()> {
+        let before = self.before_create.lock().unwrap().take();
+        if let Some(before) = before {
+            before();
+        }
         for parent in &new.parents {
             if !self.path(*parent).exists() {
                 return Err(Error::internal(format!("parent {parent} has no directory")));

@@ -151,7 +151,7 @@ impl Left {
     }
 
     async fn open(&self) -> Metadata {
-        let driver = Overlayfs(DirectoryDriver { root: self.overlayfs().join("snapshots") });
+        let driver = Overlayfs(DirectoryDriver::new(self.overlayfs().join("snapshots")));
         let content = gantry_testkit::FakeContent::default();
         let parts = MetadataParts {
             path: self.root().store,
