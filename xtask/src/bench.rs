@@ -17,19 +17,20 @@ use crate::step::{Result, cargo, need_root, run, say, target};
 
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
-/// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`, `bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]`.
+/// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`, `bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]`;
+/// `calls` and `collection` are parts of `store`.
 pub(crate) fn bench(args: &[&str]) -> Result<()> {
-    let (what, rest) = args.split_first().ok_or("bench what? run, memory, store")?;
+    let (what, rest) = args.split_first().ok_or("bench what? run, memory, store, calls, collection")?;
     let debug = rest.contains(&"--debug");
-    if *what == "store" {
-        return store(rest, debug);
+    if matches!(*what, "store" | "calls" | "collection") {
+        return store(what, rest, debug);
     }
     let rounds = match rest.iter().position(|arg| *arg == "--rounds") {
         Some(at) => rest.get(at + 1).and_then(|text| text.parse().ok()).ok_or("--rounds needs a number")?,
         None => 20,
     };
     if !matches!(*what, "run" | "memory") {
-        return Err(format!("no bench {what}: there are run, memory and store"));
+        return Err(format!("no bench {what}: there are run, memory, store, calls and collection"));
     }
     if !inside() {
         return outside(args, debug);
@@ -54,7 +55,7 @@ fn outside(args: &[&str], debug: bool) -> Result<()> {
 }
 
 /// Builds, then starts the program that puts load on the store under namespaces and a cgroup of its own.
-fn store(args: &[&str], debug: bool) -> Result<()> {
+fn store(what: &str, args: &[&str], debug: bool) -> Result<()> {
     need_root("cargo xtask bench")?;
     setup(NEEDED)?;
     build(!debug)?;
@@ -67,7 +68,7 @@ fn store(args: &[&str], debug: bool) -> Result<()> {
     say(&format!("figures of the {profile} build"));
     let mut isolated = Isolated::new("bench", &target(profile).join("gantry-load"));
     let args = args.iter().filter(|arg| **arg != "--debug");
-    isolated.command.arg("store").args(args).env("GANTRY_BIN_DIR", target(profile));
+    isolated.command.arg(what).args(args).env("GANTRY_BIN_DIR", target(profile));
     run(&mut isolated.command)
 }
 

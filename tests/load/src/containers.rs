@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 
 use crate::figures::{Table, median, percentile};
 use crate::side::{CLIENTS, Side, call};
-use crate::{Result, Sizes};
+use crate::{Result, Sizes, raw};
 
 /// The namespace of the large store.
 pub(crate) const LARGE: &str = "large";
@@ -150,22 +150,24 @@ fn per_second(count: usize, took: Duration) -> f64 {
 
 /// `Version`, and durable creates and deletes, by one client and by many.
 pub(crate) async fn calls(sides: &[Side; 2], sizes: &Sizes, table: &mut Table) -> Result<()> {
-    let (mut rates, mut tails) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut rates, mut tails, mut costs) =
+        ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..sizes.rounds {
         for (at, side) in sides.iter().enumerate() {
-            let count = 20_000;
-            let connections: Vec<_> = (0..CLIENTS).map(|client| side.version(client)).collect();
-            let ask = move |client: usize, _| {
-                let mut connection = connections[client].clone();
-                async move { connection.version(()).await.map(drop).map_err(|status| status.to_string()) }
-            };
-            let (whole, each) = spread(CLIENTS, count, ask).await?;
-            rates[at].push(per_second(count, whole));
-            tails[at].push(percentile(&each, 99));
+            let each = 2000;
+            let (address, method) =
+                (side.daemon.address(), "/containerd.services.version.v1.Version/Version");
+            let asked = tokio::task::spawn_blocking(move || raw::spread(&address, method, CLIENTS, each));
+            let cpu = side.cpu()?;
+            let (whole, took) = asked.await.map_err(|error| error.to_string())??;
+            costs[at].push(side.cpu()?.saturating_sub(cpu) / u32::try_from(took.len()).unwrap_or(1));
+            rates[at].push(per_second(took.len(), whole));
+            tails[at].push(percentile(&took, 99));
         }
     }
     table.add("Version, 16 clients", "/s", rates.map(|rates| median(&rates)));
     table.time("Version, 16 clients, 99th percentile", tails.map(|tails| median(&tails)));
+    table.time("Version, CPU of the daemon for a call", costs.map(|costs| median(&costs)));
     for (clients, count) in [(1, 500), (CLIENTS, 4000)] {
         let mut created = [Vec::new(), Vec::new()];
         let mut latency = [Vec::new(), Vec::new()];

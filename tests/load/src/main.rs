@@ -1,6 +1,6 @@
 //! Load on the store of running daemons, ours and Debian's containerd taking turns, and what it took.
 //!
-//! `gantry-load store [--containers N] [--blobs N] [--running N] [--rounds N]`. `cargo xtask bench store` builds it, and starts it under kernel
+//! `gantry-load store|calls|collection [--containers N] [--blobs N] [--running N] [--rounds N]`. `cargo xtask bench store` builds it, and starts it under kernel
 //! namespaces and cgroups of its own. Both daemons keep their roots on the same disk; every client has a connection of
 //! its own.
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ mod collection;
 mod containers;
 mod figures;
 mod growth;
+mod raw;
 mod side;
 mod start;
 
@@ -16,6 +17,9 @@ use std::process::ExitCode;
 
 use figures::Table;
 use side::Side;
+
+const USAGE: &str =
+    "usage: gantry-load store|calls|collection [--containers N] [--blobs N] [--running N] [--rounds N]";
 
 /// What went wrong, as a sentence.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -67,16 +71,41 @@ async fn store(sizes: &Sizes) -> Result<()> {
     Ok(())
 }
 
+/// The calls alone, which takes seconds: for profiles.
+async fn calls(sizes: &Sizes) -> Result<()> {
+    let sides = [Side::ours()?, Side::peer()?];
+    let mut table = Table::new(sides.each_ref().map(|side| side.name));
+    containers::calls(&sides, sizes, &mut table).await?;
+    table.print();
+    Ok(())
+}
+
+/// The collection alone.
+async fn collection(sizes: &Sizes) -> Result<()> {
+    let sides = [Side::ours()?, Side::peer()?];
+    let mut table = Table::new(sides.each_ref().map(|side| side.name));
+    collection::collect(&sides, sizes, &mut table).await?;
+    table.print();
+    Ok(())
+}
+
+async fn run(what: &str, sizes: &Sizes) -> Result<()> {
+    match what {
+        "store" => store(sizes).await,
+        "calls" => calls(sizes).await,
+        "collection" => collection(sizes).await,
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
-        Some((word, rest)) if word == "store" => Sizes::read(rest).and_then(|sizes| {
+        Some((what, rest)) => Sizes::read(rest).and_then(|sizes| {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.map_err(|error| format!("start the runtime: {error}"))?.block_on(store(&sizes))
+            runtime.map_err(|error| format!("start the runtime: {error}"))?.block_on(run(what, &sizes))
         }),
-        _ => {
-            Err("usage: gantry-load store [--containers N] [--blobs N] [--running N] [--rounds N]".to_owned())
-        }
+        None => Err(USAGE.to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
