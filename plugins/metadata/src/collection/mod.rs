@@ -3,7 +3,7 @@
 //! ```text
 //! recorder on ── mark, on a read snapshot ── sweep ── sweep ── ... ── recorder off ── files
 //!                (writes go on beside it)      │
-//!                                              └ one transaction: mark what was changed since, delete <= 500 dead rows
+//!                                              └ one transaction: mark what was changed since, delete <= 500 dead rows, <= 10 ms
 //! ```
 //!
 //! Rows go first, files afterwards: a crash in between leaves files without records, which the next start finds. A blob's file
@@ -35,7 +35,7 @@ pub(crate) use self::explain::{explain, images_that_need, name_of};
 pub(crate) use self::garbage::Garbage;
 pub(crate) use self::mark::{Marker, Node, NodeKind};
 pub(crate) use self::references::time_of;
-use self::sweep::{MAX_BATCH, Removed, Swept};
+use self::sweep::{MAX_BATCH, MAX_TIME, Removed, Swept};
 use crate::database::Inner;
 
 /// What a collection did.
@@ -150,14 +150,17 @@ impl Inner {
         while !dead.is_empty() {
             let mut later = Vec::new();
             let mut removed_any = false;
-            for batch in dead.chunks(MAX_BATCH) {
-                let (batch, marker) = (batch.to_vec(), Arc::clone(&marker));
+            let mut next = 0;
+            while next < dead.len() {
+                let batch = dead[next..dead.len().min(next + MAX_BATCH)].to_vec();
+                let marker = Arc::clone(&marker);
                 let (recorder, snapshotters) = (Arc::clone(&self.recorder), snapshotters.clone());
                 let write = move |db: &Writing<'_>| {
                     let mut marker = marker.lock().unwrap_or_else(PoisonError::into_inner);
-                    sweep::sweep(db, &mut marker, &recorder, &batch, &snapshotters)
+                    sweep::sweep(db, &mut marker, &recorder, &batch, &snapshotters, MAX_TIME)
                 };
-                let Swept { removed, later: waiting } = self.store.write(write).await?;
+                let Swept { removed, later: waiting, seen } = self.store.write(write).await?;
+                next += seen;
                 reach(Point::CollectionSwept);
                 removed_any |= !removed.is_empty();
                 later.extend(waiting);

@@ -1,4 +1,6 @@
-//! The sweep: rows that the mark did not reach are deleted, a few hundred to a transaction, each looked at again before.
+//! The sweep: rows that the mark did not reach are deleted, some to a transaction, each looked at again before.
+
+use std::time::{Duration, Instant};
 
 use gantry_core::{Error, Result};
 use gantry_store::{Reading, Writing, params};
@@ -9,6 +11,8 @@ use crate::snapshot_records::number_at;
 
 /// How many rows a transaction deletes at most, so that other writes need not wait long.
 pub(crate) const MAX_BATCH: usize = 500;
+/// How long a transaction deletes at most, for the same reason: a slow disk, or rows with much below them.
+pub(crate) const MAX_TIME: Duration = Duration::from_millis(10);
 
 /// What was deleted, with what is still to be done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(crate) struct Swept {
     pub(crate) removed: Vec<Removed>,
     /// Snapshots that still have children.
     pub(crate) later: Vec<Node>,
+    /// How many nodes of the batch it got to: all, unless its time was over.
+    pub(crate) seen: usize,
 }
 
 /// Every object that the mark did not reach: those that referred to others before those others.
@@ -60,7 +66,7 @@ pub(crate) fn candidates(db: &Reading<'_>, marker: &Marker) -> Result<Vec<Node>>
     Ok(found)
 }
 
-/// Deletes those of `batch` that are still dead. Runs on the writer's thread. `snapshotters` are those whose directories can be
+/// Deletes those of `batch` that are still dead, until about `time` is over. Runs on the writer's thread. `snapshotters` are those whose directories can be
 /// removed: records of others stay.
 pub(crate) fn sweep(
     db: &Writing<'_>,
@@ -68,13 +74,20 @@ pub(crate) fn sweep(
     recorder: &Recorder,
     batch: &[Node],
     snapshotters: &[String],
+    time: Duration,
 ) -> Result<Swept> {
+    let begun = Instant::now();
     let changes = recorder
         .since(marker.seen())
         .ok_or_else(|| Error::unavailable("too many changes during a collection: it begins anew"))?;
     marker.catch_up(db, &changes)?;
     let mut swept = Swept::default();
     for node in batch {
+        // The first one always goes.
+        if swept.seen > 0 && begun.elapsed() >= time {
+            break;
+        }
+        swept.seen += 1;
         if marker.is_alive(*node) {
             continue;
         }

@@ -54,9 +54,13 @@ impl Tables {
     }
 
     async fn sweep(&self, marker: Marker, dead: Vec<Node>) -> Swept {
+        self.sweep_for(Duration::MAX, marker, dead).await
+    }
+
+    async fn sweep_for(&self, time: Duration, marker: Marker, dead: Vec<Node>) -> Swept {
         let (marker, recorder) = (Mutex::new(marker), Arc::clone(&self.recorder));
         let write = move |db: &Writing<'_>| {
-            sweep::sweep(db, &mut marker.lock().unwrap(), &recorder, &dead, &["s".to_owned()])
+            sweep::sweep(db, &mut marker.lock().unwrap(), &recorder, &dead, &["s".to_owned()], time)
         };
         self.store.write(write).await.unwrap()
     }
@@ -120,6 +124,18 @@ async fn a_snapshot_committed_during_the_mark_is_kept_with_its_parents() {
     tables.run("UPDATE snapshots SET key = 'name', kind = 2 WHERE id = ?1", [2]).await;
     tables.sweep(marker, dead).await;
     assert_eq!(tables.left(NodeKind::Snapshot).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_sweep_whose_time_is_over_says_how_far_it_got() {
+    let tables = Tables::new();
+    for id in 1..=3 {
+        tables.blob(id).await;
+    }
+    let (marker, dead) = tables.mark().await;
+    let swept = tables.sweep_for(Duration::ZERO, marker, dead).await;
+    assert_eq!((swept.seen, swept.removed.len()), (1, 1));
+    assert_eq!(tables.left(NodeKind::Blob).await.len(), 2);
 }
 
 #[tokio::test]
