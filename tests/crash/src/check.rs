@@ -1,7 +1,7 @@
 //! What must hold after a crash, once the daemon serves again.
 //!
 //! Everything that was answered is there, and nothing whose removal was answered; every record has its data; after a collection
-//! everything on disk has a record; chains are sound; what ran still runs; nothing else is left.
+//! everything on disk has a record; chains are sound; what ran still runs; nothing else is left; and the daemon's own check finds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use gantry_client::Client;
+use gantry_core::maintenance::check::{CheckEvent, CheckOptions};
 use gantry_core::snapshots::SnapshotKind;
 use gantry_core::tasks::TaskStatus;
 use gantry_core::{Context, ErrorKind, Labels, LeaseId, Result, SnapshotKey};
@@ -94,7 +96,22 @@ pub(crate) async fn check(place: &Place, notes: &Arc<Notes>, after: After) -> Re
     directories(place, &second, &mut wrong).await;
     inside(&client, notes, after, &mut wrong).await;
     left(place, notes, &mut wrong).await;
+    if after == After::Kill {
+        the_daemons_own(&client, &mut wrong).await?;
+    }
     Ok(wrong)
+}
+
+/// What the daemon's own check finds: nothing.
+async fn the_daemons_own(client: &Client, wrong: &mut Vec<String>) -> Result<()> {
+    let options = CheckOptions { deep: true, repair: false };
+    let mut events = client.services().maintenance.check(&Context::background(), options).await?;
+    while let Some(event) = events.try_next().await? {
+        if let CheckEvent::Finding(finding) = event {
+            wrong.push(format!("fsck: {finding:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// What is wrong with an object's data.
