@@ -11,6 +11,7 @@ use gantry_ttrpc::{CallContext, Service};
 
 use crate::convert;
 use crate::shim::Shim;
+use crate::stdio::readers;
 
 /// Serves a [`Shim`] over ttrpc.
 #[derive(Debug)]
@@ -46,12 +47,13 @@ impl Service for TaskService {
             }
             "Create" => {
                 let new = convert::create_from_proto(decode(payload)?);
-                let pid = Box::pin(shim.create(new)).await?;
+                let pid = Box::pin(shim.create(new, readers::until(cx.deadline))).await?;
                 Ok(encode(&wire::CreateTaskResponse { pid }))
             }
             "Start" => {
                 let request: wire::StartRequest = decode(payload)?;
-                let pid = Box::pin(shim.start(&request.id, &request.exec_id)).await?;
+                let until = readers::until(cx.deadline);
+                let pid = Box::pin(shim.start(&request.id, &request.exec_id, until)).await?;
                 Ok(encode(&wire::StartResponse { pid }))
             }
             "Delete" => {

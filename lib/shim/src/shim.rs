@@ -9,6 +9,7 @@ use gantry_core::identifiers::validate_identifier;
 use gantry_core::tasks::{ExecTask, ExitRecord, ProcessInfo, ProcessRecord};
 use gantry_core::{Any, Error, ErrorKind, Result, ResultExt};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,11 +63,11 @@ impl Shim {
         }
     }
 
-    /// Makes a task and gives its pid.
+    /// Makes a task and gives its pid. Readers of its output are waited for until `readers_until`.
     ///
     /// # Errors
     /// `AlreadyExists`; `InvalidArgument` for a bad id or bundle; `Unknown` for what the runtime refuses.
-    pub async fn create(&self, new: ShimCreate) -> Result<u32> {
+    pub async fn create(&self, new: ShimCreate, readers_until: Instant) -> Result<u32> {
         validate_identifier(&new.id).context("container id")?;
         if !Path::new(&new.bundle).is_absolute() {
             return Err(Error::invalid_argument(format!("bundle {:?} is no absolute path", new.bundle)));
@@ -79,7 +80,7 @@ impl Shim {
             }
             tasks.insert(id.clone(), Slot::Making);
         }
-        match Task::create(Arc::clone(&self.surroundings), new).await {
+        match Task::create(Arc::clone(&self.surroundings), new, readers_until).await {
             Ok(task) => {
                 let pid = task.pid();
                 self.lock().insert(id, Slot::Ready(task));
@@ -92,12 +93,12 @@ impl Shim {
         }
     }
 
-    /// Begins a process.
+    /// Begins a process. Readers of an exec's output are waited for until `readers_until`.
     ///
     /// # Errors
     /// `NotFound`; `Unknown` in any other state than created, or if the runtime fails.
-    pub async fn start(&self, id: &str, exec_id: &str) -> Result<u32> {
-        self.task(id)?.start(exec_id).await
+    pub async fn start(&self, id: &str, exec_id: &str, readers_until: Instant) -> Result<u32> {
+        self.task(id)?.start(exec_id, readers_until).await
     }
 
     /// Deletes a process; without exec id the task.

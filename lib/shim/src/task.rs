@@ -18,6 +18,7 @@ use gantry_mount::Busy;
 use gantry_runtime::{NewContainer, NewProcess, OciRuntime};
 use gantry_sys::children::{Expectation, Follow};
 use prost::Message;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::bundle::{self, Notes, SpecHead};
@@ -27,7 +28,7 @@ use crate::convert::ShimCreate;
 use crate::process::{Ended, Process, already_finished};
 use crate::publisher::Publisher;
 use crate::runtime;
-use crate::stdio::{Owner, Plumbing};
+use crate::stdio::{Owner, Plumbing, readers};
 
 /// How long a deleted init's output may stay open. Source: the original's 10 s.
 const INIT_IO_PATIENCE: Duration = Duration::from_secs(10);
@@ -84,7 +85,11 @@ impl Task {
     ///
     /// # Errors
     /// `InvalidArgument` for bad options; `Unknown` for what the runtime refuses.
-    pub(crate) async fn create(surroundings: Arc<Surroundings>, new: ShimCreate) -> Result<Arc<Task>> {
+    pub(crate) async fn create(
+        surroundings: Arc<Surroundings>,
+        new: ShimCreate,
+        readers_until: Instant,
+    ) -> Result<Arc<Task>> {
         if !new.checkpoint.is_empty() {
             return Err(Error::unimplemented("restore from a checkpoint"));
         }
@@ -93,6 +98,7 @@ impl Task {
         let head = SpecHead::read(&bundle)?;
         let runtime = runtime::for_new(&options, &surroundings.namespace, &bundle).await?;
         Notes::write(&bundle, &options)?;
+        let readers = readers::wait(&new.io, readers_until).await;
         let mounted = !new.rootfs.is_empty();
         if mounted {
             mount(&bundle, &new).await?;
@@ -104,6 +110,7 @@ impl Task {
             gid: options.io_gid,
         };
         let made = Self::run_runtime(&runtime, &options, &new, &owner, &bundle).await;
+        drop(readers);
         let (follow, process) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -204,8 +211,7 @@ impl Task {
             return Ok(Arc::clone(&self.init));
         }
         let found = self.execs().get(exec_id).map(|exec| Arc::clone(&exec.process));
-        // Source: the original's text.
-        found.ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
+        found.ok_or_else(|| no_process(exec_id))
     }
 
     /// Whether no process of the task runs.
@@ -217,9 +223,9 @@ impl Task {
     ///
     /// # Errors
     /// `NotFound`; `Unknown` in any other state than created, or if the runtime fails.
-    pub(crate) async fn start(self: &Arc<Self>, exec_id: &str) -> Result<u32> {
+    pub(crate) async fn start(self: &Arc<Self>, exec_id: &str, readers_until: Instant) -> Result<u32> {
         if !exec_id.is_empty() {
-            return self.start_exec(exec_id).await;
+            return self.start_exec(exec_id, readers_until).await;
         }
         let _turn = self.init.turn.lock().await;
         match self.init.status() {
@@ -237,12 +243,17 @@ impl Task {
         Ok(pid)
     }
 
-    async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<u32> {
-        let exec = self.execs().get(exec_id).cloned();
-        let Some(Exec { process, spec }) = exec else {
-            return self.process(exec_id).map(|process| process.pid());
+    async fn start_exec(self: &Arc<Self>, exec_id: &str, readers_until: Instant) -> Result<u32> {
+        let process = self.process(exec_id)?;
+        // Before its turn, which the end of init waits for.
+        let readers = match process.status() {
+            TaskStatus::Created => readers::wait(&process.io, readers_until).await,
+            _ => [None, None],
         };
         let _turn = process.turn.lock().await;
+        // It may have been deleted meanwhile.
+        let exec = self.execs().get(exec_id).filter(|exec| Arc::ptr_eq(&exec.process, &process)).cloned();
+        let Exec { spec, .. } = exec.ok_or_else(|| no_process(exec_id))?;
         match process.status() {
             TaskStatus::Created => {}
             TaskStatus::Stopped => return Err(Error::unknown("cannot start a stopped process")),
@@ -253,6 +264,7 @@ impl Task {
         let new =
             NewProcess { id: self.id.clone(), exec_id: exec_id.to_owned(), process: spec.value.to_vec(), io };
         let made = self.runtime.exec(new).await?;
+        drop(readers);
         let follow = Arc::new(expected.register(made.pid)?);
         match plumbing.run(made.console) {
             Ok(io) => process.attach(Arc::clone(&follow), io),
@@ -555,6 +567,11 @@ impl Task {
     pub(crate) fn stats(&self) -> Result<Any> {
         self.cgroups.as_ref().ok_or_else(|| Error::not_found("cgroup does not exist"))?.metrics()
     }
+}
+
+/// Source: the original's text.
+fn no_process(exec_id: &str) -> Error {
+    Error::not_found(format!("process does not exist {exec_id}"))
 }
 
 fn refuse_unless_over(status: TaskStatus) -> Result<()> {

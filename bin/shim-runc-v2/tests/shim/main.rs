@@ -3,5 +3,6 @@
 
 mod life;
 mod lifecycle;
+mod outputs;
 mod processes;
 mod stage;

@@ -12,6 +12,7 @@
 
 mod copy;
 mod logger;
+pub(crate) mod readers;
 mod target;
 
 use std::os::fd::OwnedFd;
