@@ -30,5 +30,6 @@ pub mod start;
 pub mod stdio;
 pub mod wire;
 
+mod execs;
 mod process;
 mod task;

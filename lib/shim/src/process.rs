@@ -109,9 +109,16 @@ impl Process {
         self.lock().pid
     }
 
-    /// Takes note of the end. Waiters are told.
+    /// Takes note of the end, lets go of what only a living process needs, and tells waiters.
     pub(crate) fn end(&self, ended: Ended) {
-        self.lock().status = TaskStatus::Stopped;
+        {
+            let mut state = self.lock();
+            state.status = TaskStatus::Stopped;
+            state.follow = None;
+            if let Some(io) = &mut state.running_io {
+                io.end_input();
+            }
+        }
         self.ended.send_replace(Some(ended));
     }
 

@@ -3,11 +3,10 @@
 //! What may happen in which state is decided here; `process.rs` draws the states. Source for the texts and for which
 //! kind an error is: semantics, "Tasks", and the original's answers.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use gantry_api::containerd::runc::v1::{Options, ProcessDetails};
@@ -25,6 +24,7 @@ use crate::bundle::{self, Notes, SpecHead};
 use crate::cgroup::Cgroups;
 use crate::cgroup::oom::OomWatch;
 use crate::convert::ShimCreate;
+use crate::execs::Execs;
 use crate::process::{Ended, Process, already_finished};
 use crate::publisher::Publisher;
 use crate::runtime;
@@ -41,9 +41,6 @@ const EXECS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// SIGKILL. Source: signal(7).
 pub(crate) const KILL: u32 = 9;
-
-/// How many execs one task may have at once; bounds the memory that a client can make a shim use.
-const MAX_EXECS: usize = 4096;
 
 /// What all tasks of a shim share.
 #[derive(Debug)]
@@ -67,17 +64,10 @@ pub(crate) struct Task {
     mounted: bool,
     outlives_init: bool,
     init: Arc<Process>,
-    execs: Mutex<BTreeMap<String, Exec>>,
+    execs: Execs,
     cgroups: Option<Cgroups>,
     oom: Option<OomWatch>,
     deleted: AtomicBool,
-}
-
-/// A process that was added, and how it is to be run.
-#[derive(Clone, Debug)]
-struct Exec {
-    process: Arc<Process>,
-    spec: Any,
 }
 
 impl Task {
@@ -135,7 +125,7 @@ impl Task {
             mounted,
             outlives_init: head.outlives_init(),
             init: process,
-            execs: Mutex::default(),
+            execs: Execs::default(),
             cgroups,
             oom,
             deleted: AtomicBool::new(false),
@@ -192,11 +182,6 @@ impl Task {
         self.surroundings.events.publish(event);
     }
 
-    fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Exec>> {
-        // Nothing panics while holding it; a poisoned table is still whole.
-        self.execs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
     /// The pid of init.
     pub(crate) fn pid(&self) -> u32 {
         self.init.pid()
@@ -207,11 +192,10 @@ impl Task {
     /// # Errors
     /// `NotFound`.
     pub(crate) fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
-        if exec_id.is_empty() {
-            return Ok(Arc::clone(&self.init));
+        match exec_id {
+            "" => Ok(Arc::clone(&self.init)),
+            _ => self.execs.process(exec_id),
         }
-        let found = self.execs().get(exec_id).map(|exec| Arc::clone(&exec.process));
-        found.ok_or_else(|| no_process(exec_id))
     }
 
     /// Whether no process of the task runs.
@@ -251,14 +235,13 @@ impl Task {
             _ => [None, None],
         };
         let _turn = process.turn.lock().await;
-        // It may have been deleted meanwhile.
-        let exec = self.execs().get(exec_id).filter(|exec| Arc::ptr_eq(&exec.process, &process)).cloned();
-        let Exec { spec, .. } = exec.ok_or_else(|| no_process(exec_id))?;
         match process.status() {
             TaskStatus::Created => {}
             TaskStatus::Stopped => return Err(Error::unknown("cannot start a stopped process")),
             _ => return Err(Error::unknown("cannot start a running process")),
         }
+        // It may have been deleted meanwhile.
+        let spec = self.execs.spec(&process)?;
         let (io, plumbing) = Plumbing::open(&process.io, &self.owner).await?;
         let expected = Expectation::begin();
         let new =
@@ -273,6 +256,7 @@ impl Task {
                 return Err(error);
             }
         }
+        self.execs.begun(&process);
         process.set_status(TaskStatus::Running);
         let pid = process.pid();
         self.publish(Event::TaskExecStarted {
@@ -322,9 +306,8 @@ impl Task {
                 |error| tracing::debug!(%error, container_id = %self.id, "kill what init left"),
             );
         }
-        let execs: Vec<Arc<Process>> = self.execs().values().map(|exec| Arc::clone(&exec.process)).collect();
         let all = async {
-            for exec in execs {
+            for exec in self.execs.processes() {
                 // A start under way comes to its end, or fails, first.
                 drop(exec.turn.lock().await);
                 if exec.status() == TaskStatus::Running {
@@ -380,7 +363,7 @@ impl Task {
             let _turn = process.turn.lock().await;
             refuse_unless_over(process.status())?;
             process.close_io(EXEC_IO_PATIENCE).await;
-            self.execs().remove(exec_id);
+            self.execs.remove(exec_id);
             return Ok((process.pid(), process.ended()));
         }
         let mut turn = process.turn.lock().await;
@@ -402,9 +385,8 @@ impl Task {
         }
         let ended = process.wait().await;
         process.close_io(INIT_IO_PATIENCE).await;
-        let execs = std::mem::take(&mut *self.execs());
-        for exec in execs.into_values() {
-            exec.process.close_io(Duration::ZERO).await;
+        for exec in self.execs.take() {
+            exec.close_io(Duration::ZERO).await;
         }
         if self.mounted {
             unmount(self.bundle.clone()).await?;
@@ -437,19 +419,10 @@ impl Task {
             }
             _ => {}
         }
-        let exec_id = new.exec_id.into_string();
-        serde_json::from_slice::<BTreeMap<String, serde::de::IgnoredAny>>(&new.spec.value)
-            .map_err(|error| Error::invalid_argument(format!("exec spec: {error}")))?;
-        let mut execs = self.execs();
-        if execs.contains_key(&exec_id) {
-            return Err(Error::already_exists(format!("id {exec_id}")));
+        let exec_id = new.exec_id.to_string();
+        if let Some(forgotten) = self.execs.add(new)? {
+            self.surroundings.jobs.spawn(async move { forgotten.close_io(Duration::ZERO).await });
         }
-        if execs.len() >= MAX_EXECS {
-            return Err(Error::resource_exhausted(format!("execs of task {:?}", self.id)));
-        }
-        let process = Arc::new(Process::new(&exec_id, new.io));
-        execs.insert(exec_id.clone(), Exec { process, spec: new.spec });
-        drop(execs);
         self.publish(Event::TaskExecAdded { container_id: self.id.clone(), exec_id });
         Ok(())
     }
@@ -547,11 +520,9 @@ impl Task {
     /// What the kernel said.
     pub(crate) fn pids(&self) -> Result<Vec<ProcessInfo>> {
         let Some(cgroups) = self.cgroups.as_ref().filter(|_| !self.is_over()) else { return Ok(Vec::new()) };
-        let execs = self.execs();
         let info = |pid: u32| {
-            let exec = execs.values().find(|exec| exec.process.pid() == pid);
-            let info = exec.map(|exec| {
-                let details = ProcessDetails { exec_id: exec.process.exec_id.clone() };
+            let info = self.execs.id_of(pid).map(|exec_id| {
+                let details = ProcessDetails { exec_id };
                 // Source: `containerd.runc.v1.ProcessDetails`.
                 Any::new("containerd.runc.v1.ProcessDetails", details.encode_to_vec())
             });
@@ -567,11 +538,6 @@ impl Task {
     pub(crate) fn stats(&self) -> Result<Any> {
         self.cgroups.as_ref().ok_or_else(|| Error::not_found("cgroup does not exist"))?.metrics()
     }
-}
-
-/// Source: the original's text.
-fn no_process(exec_id: &str) -> Error {
-    Error::not_found(format!("process does not exist {exec_id}"))
 }
 
 fn refuse_unless_over(status: TaskStatus) -> Result<()> {

@@ -182,6 +182,13 @@ impl ProcessIo {
         self.stdin_keeper = None;
     }
 
+    /// The process has ended: nobody takes input any more, or looks at the size of its terminal.
+    pub fn end_input(&mut self) {
+        self.stdin_keeper = None;
+        self.input.abort_all();
+        self.console = None;
+    }
+
     /// Sets the size of the terminal; without one, nothing.
     ///
     /// # Errors
