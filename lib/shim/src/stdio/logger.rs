@@ -6,6 +6,7 @@ use std::time::Duration;
 use gantry_core::{Error, Result, ResultExt};
 use gantry_sys::{Child, Spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -22,9 +23,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// SIGTERM. Source: signal(7).
 const TERMINATE: i32 = 15;
-
-/// SIGKILL. Source: signal(7).
-const KILL: i32 = 9;
 
 #[derive(Debug)]
 pub(super) struct Logger {
@@ -47,6 +45,8 @@ impl Logger {
         let child = Spawn::new(&path)
             .args(args)
             .inherit_env()
+            // What it starts is killed with it.
+            .process_group(0)
             .env("CONTAINER_ID", &owner.container_id)
             .env("CONTAINER_NAMESPACE", &owner.namespace)
             .descriptor(out_read, 3)
@@ -64,8 +64,7 @@ impl Logger {
             Ok(Err(error)) => Error::io(error),
             Err(_) => Error::deadline_exceeded("logger is not ready"),
         };
-        // It is failing already; the first error is the one to tell.
-        let _ = logger.child.kill(KILL);
+        logger.kill();
         Err(failed.context(what()))
     }
 
@@ -77,7 +76,19 @@ impl Logger {
         let _ = self.child.kill(TERMINATE);
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait_async()).await.is_err() {
             tracing::warn!(pid = self.child.pid(), "a logger did not end and is killed");
-            let _ = self.child.kill(KILL);
+            self.kill();
+        }
+    }
+
+    /// Kills it with its group.
+    fn kill(&self) {
+        let Some(group) = Pid::from_raw(self.child.pid()) else { return };
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            // Its number may be another's by now.
+            return;
+        }
+        if let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
+            tracing::debug!(%error, pid = self.child.pid(), "kill a logger");
         }
     }
 }
