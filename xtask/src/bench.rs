@@ -18,19 +18,20 @@ use crate::step::{Result, cargo, need_root, run, say, target};
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
 /// `bench run [--rounds N] [--debug]`, `bench memory [--debug]`, `bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]`;
-/// `calls` and `collection` are parts of `store`.
+/// `calls` and `collection` are parts of `store`; `bench execs [--execs N] [--clients N] [--debug]`.
 pub(crate) fn bench(args: &[&str]) -> Result<()> {
-    let (what, rest) = args.split_first().ok_or("bench what? run, memory, store, calls, collection")?;
+    let (what, rest) =
+        args.split_first().ok_or("bench what? run, memory, store, calls, collection, execs")?;
     let debug = rest.contains(&"--debug");
-    if matches!(*what, "store" | "calls" | "collection") {
-        return store(what, rest, debug);
+    if matches!(*what, "store" | "calls" | "collection" | "execs") {
+        return load(what, rest, debug);
     }
     let rounds = match rest.iter().position(|arg| *arg == "--rounds") {
         Some(at) => rest.get(at + 1).and_then(|text| text.parse().ok()).ok_or("--rounds needs a number")?,
         None => 20,
     };
     if !matches!(*what, "run" | "memory") {
-        return Err(format!("no bench {what}: there are run, memory, store, calls and collection"));
+        return Err(format!("no bench {what}: there are run, memory, store, calls, collection and execs"));
     }
     if !inside() {
         return outside(args, debug);
@@ -54,8 +55,8 @@ fn outside(args: &[&str], debug: bool) -> Result<()> {
     run(&mut isolated.command)
 }
 
-/// Builds, then starts the program that puts load on the store under namespaces and a cgroup of its own.
-fn store(what: &str, args: &[&str], debug: bool) -> Result<()> {
+/// Builds, then starts the program that puts load on daemons under namespaces and a cgroup of its own.
+fn load(what: &str, args: &[&str], debug: bool) -> Result<()> {
     need_root("cargo xtask bench")?;
     setup(NEEDED)?;
     build(!debug)?;

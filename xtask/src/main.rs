@@ -37,6 +37,8 @@ usage: cargo xtask <command>
   bench memory         resident memory of daemon and shim
   bench store [--containers N] [--blobs N] [--running N] [--rounds N] [--debug]
                        calls, lists, collections, starts and memory of the store, against Debian's containerd
+  bench execs [--execs N] [--clients N] [--debug]
+                       what 10,000 execs and clients that vanish leave in daemon and shim; fails if that is anything
   fuzz [target] [--minutes N]
                        the fuzz targets of fuzz/, a minute each; needs nightly
   crash [--no-build] [--kind kill|full|power] [--rounds N] [--minutes M] [--seed S]

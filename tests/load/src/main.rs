@@ -1,12 +1,16 @@
-//! Load on the store of running daemons, ours and Debian's containerd taking turns, and what it took.
+//! Load on running daemons, and what it took.
+//!
+//! `gantry-load execs [--execs N] [--clients N]`: execs, and clients that attach and vanish, leave daemon and shim with
+//! the descriptors, threads and memory that they had before. `cargo xtask bench execs` starts it.
 //!
 //! `gantry-load store|calls|collection [--containers N] [--blobs N] [--running N] [--rounds N]`. `cargo xtask bench store` builds it, and starts it under kernel
-//! namespaces and cgroups of its own. Both daemons keep their roots on the same disk; every client has a connection of
+//! namespaces and cgroups of its own. Ours and Debian's containerd take turns; both keep their roots on the same disk; every client has a connection of
 //! its own.
 #![forbid(unsafe_code)]
 
 mod collection;
 mod containers;
+mod execs;
 mod figures;
 mod growth;
 mod raw;
@@ -15,11 +19,13 @@ mod start;
 
 use std::process::ExitCode;
 
+use execs::Counts;
 use figures::Table;
 use side::Side;
 
 const USAGE: &str =
-    "usage: gantry-load store|calls|collection [--containers N] [--blobs N] [--running N] [--rounds N]";
+    "usage: gantry-load store|calls|collection [--containers N] [--blobs N] [--running N] [--rounds N]
+       gantry-load execs [--execs N] [--clients N]";
 
 /// What went wrong, as a sentence.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -89,11 +95,12 @@ async fn collection(sizes: &Sizes) -> Result<()> {
     Ok(())
 }
 
-async fn run(what: &str, sizes: &Sizes) -> Result<()> {
+async fn run(what: &str, rest: &[String]) -> Result<()> {
     match what {
-        "store" => store(sizes).await,
-        "calls" => calls(sizes).await,
-        "collection" => collection(sizes).await,
+        "store" => store(&Sizes::read(rest)?).await,
+        "calls" => calls(&Sizes::read(rest)?).await,
+        "collection" => collection(&Sizes::read(rest)?).await,
+        "execs" => execs::execs(&Counts::read(rest)?).await,
         _ => Err(USAGE.to_owned()),
     }
 }
@@ -101,10 +108,11 @@ async fn run(what: &str, sizes: &Sizes) -> Result<()> {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
-        Some((what, rest)) => Sizes::read(rest).and_then(|sizes| {
+        Some((what, rest)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.map_err(|error| format!("start the runtime: {error}"))?.block_on(run(what, &sizes))
-        }),
+            let runtime = runtime.map_err(|error| format!("start the runtime: {error}"));
+            runtime.and_then(|runtime| runtime.block_on(run(what, rest)))
+        }
         None => Err(USAGE.to_owned()),
     };
     match done {

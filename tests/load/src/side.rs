@@ -9,6 +9,7 @@ use gantry_testkit::{Daemon, DaemonOptions, Program};
 use pb::containers::v1::containers_client::ContainersClient;
 use pb::content::v1::content_client::ContentClient;
 use pb::leases::v1::leases_client::LeasesClient;
+use pb::tasks::v1::tasks_client::TasksClient;
 use pb::version::v1::version_client::VersionClient;
 use tonic::Request;
 use tonic::transport::Channel;
@@ -93,6 +94,7 @@ impl Side {
     }
 
     clients! {
+        tasks: TasksClient<Channel>;
         containers: ContainersClient<Channel>;
         content: ContentClient<Channel>;
         leases: LeasesClient<Channel>;
