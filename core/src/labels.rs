@@ -97,9 +97,9 @@ pub fn mask_refused(path: &str, noun: &str) -> Error {
 
 /// Whether an image may not set `key` on records made from it (S23 of the security notes).
 ///
-/// Source: containerd drops image-config labels of these prefixes.
+/// Source: containerd drops image-config labels of the first two prefixes; the last is ours.
 pub fn is_reserved(key: &str) -> bool {
-    key.starts_with("containerd.io/") || key.starts_with("io.cri-containerd")
+    ["containerd.io/", "io.cri-containerd", "gantry.io/"].iter().any(|prefix| key.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub mod images;
 pub mod introspection;
 pub mod labels;
 pub mod leases;
+pub mod log_limits;
 pub mod maintenance;
 pub mod mount;
 pub mod mounts;

@@ -30,6 +30,10 @@ pub const TTRPC_NAMESPACE_HEADER: &str = "containerd-namespace-ttrpc";
 /// gRPC metadata key of the lease.
 pub const LEASE_HEADER: &str = "containerd-lease";
 
+/// How large a container's log file may become, in bytes. Ours.
+pub const LABEL_LOG_MAX_SIZE: &str = "gantry.io/log-max-size";
+/// How many log files a container may have. Ours.
+pub const LABEL_LOG_MAX_FILES: &str = "gantry.io/log-max-files";
 /// Keeps an object from collection.
 pub const LABEL_GC_ROOT: &str = "containerd.io/gc.root";
 /// References from an object to content, with an optional suffix behind `.` or `/`.

@@ -5,6 +5,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use gantry_client::Client;
+use gantry_core::log_limits::{LogLimits, MAX_FILES, rotated};
+use gantry_core::wire_names::{LABEL_LOG_MAX_FILES, LABEL_LOG_MAX_SIZE};
 use gantry_core::{Error, Labels, Result, ResultExt as _};
 
 /// Where log files are, unless told otherwise.
@@ -38,6 +40,23 @@ pub(crate) fn note(labels: &mut Labels, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Asks the daemon, by labels of a container, to have its log rotated, if one of the two is there.
+///
+/// # Errors
+/// `InvalidArgument` for limits that cannot be.
+pub(crate) fn limit(labels: &mut Labels, max_size_bytes: Option<i64>, max_files: Option<u32>) -> Result<()> {
+    let limits = [
+        (LABEL_LOG_MAX_SIZE, max_size_bytes.map(|size| size.to_string())),
+        (LABEL_LOG_MAX_FILES, max_files.map(|files| files.to_string())),
+    ];
+    for (label, limit) in limits {
+        if let Some(limit) = limit {
+            labels.insert(label.to_owned(), limit);
+        }
+    }
+    LogLimits::from_labels(labels).map(|_| ())
+}
+
 /// Where the output of a container with `labels` goes.
 pub(crate) fn noted(labels: &Labels) -> Option<PathBuf> {
     labels.get(LABEL).map(PathBuf::from)
@@ -57,7 +76,7 @@ pub(crate) fn make(path: &Path) -> Result<()> {
     options.write(true).create(true).truncate(true).mode(0o600).open(path).map(|_| ()).with_context(step)
 }
 
-/// Removes the log file of container `id` and the directories that become empty, if it is where we put it by default.
+/// Removes the log files of container `id` and the directories that become empty, if they are where we put them by default.
 ///
 /// # Errors
 /// Those of removing the file.
@@ -67,11 +86,16 @@ pub(crate) async fn remove(client: &Client, id: &str, labels: &Labels) -> Result
     if path != default_path(client, id).await? {
         return Ok(());
     }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io(error).context(format!("remove log file {}", path.display())));
+    for age in 0..MAX_FILES {
+        let path = rotated(&path, age);
+        match fs::remove_file(&path) {
+            // The first may be missing while the others are there.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && age > 0 => break,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(error).context(format!("remove log file {}", path.display())));
+            }
+            _ => {}
         }
-        _ => {}
     }
     for dir in path.ancestors().skip(1).take_while(|dir| *dir != Path::new(DIR)) {
         if fs::remove_dir(dir).is_err() {

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use gantry_core::containers::{Container, ContainerStore};
 use gantry_core::filters::{Adaptor, Filters};
+use gantry_core::log_limits::LogLimits;
 use gantry_core::tasks::{
     CreateTask, ExecTask, ExitRecord, Metric, ProcessInfo, ProcessRecord, RuntimeCreate, TaskManager,
     TaskRuntime,
 };
-use gantry_core::{Any, Context, Descriptor, Error, ErrorKind, Result};
+use gantry_core::{Any, Context, Descriptor, Error, ErrorKind, Result, ResultExt as _};
 
 /// How many tasks are asked for their figures at once.
 const METRICS_AT_ONCE: usize = 16;
@@ -60,6 +61,10 @@ impl TaskManager for TasksService {
         if new.checkpoint.is_some() {
             return Err(Error::unimplemented("restoring a task from a checkpoint").context(step()));
         }
+        let mut io = new.io;
+        if let Some(limits) = LogLimits::from_labels(&container.labels).with_context(step)? {
+            io.stdout = limits.add_to_url(&io.stdout);
+        }
         let create = RuntimeCreate {
             id: new.container_id.clone(),
             spec: container.spec,
@@ -68,7 +73,7 @@ impl TaskManager for TasksService {
             options: new.options.or(container.runtime.options),
             sandbox_id: container.sandbox,
             rootfs: new.rootfs,
-            io: new.io,
+            io,
             checkpoint: String::new(),
         };
         self.runtime.create(cx, create).await.map_err(|error| match error.kind() {

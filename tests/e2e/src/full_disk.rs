@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use gantry_testkit::{Compression, DaemonOptions, ImageBuilder, Program, Tar, busybox_layer, root, run};
+use gantry_testkit::{
+    Compression, DaemonOptions, ImageBuilder, Program, Tar, busybox_layer, eventually, root, run,
+};
 
 /// Bytes that no compression makes smaller.
 pub(crate) fn noise(count: usize) -> Vec<u8> {
@@ -73,4 +75,38 @@ fn a_full_disk_is_named_and_room_can_be_made() {
         daemon.leftovers().list().into_iter().filter(|line| *line != format!("mount {inside}")).collect();
     assert!(left.is_empty(), "{left:?}");
     ctr.ok(&["images", "import", &good]);
+}
+
+#[test]
+fn a_container_whose_log_fills_the_disk_goes_on_and_its_log_too() {
+    root!();
+    let dir = tempfile::tempdir().unwrap();
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&small))
+        .expect_success("mount");
+    // containerd's shim stops copying, and with it the container.
+    let daemon = DaemonOptions::new(Program::gantryd()).start();
+    let ctr = daemon.ctr();
+    let image = ImageBuilder::new().layer(busybox_layer(), Compression::Gzip).env("PATH=/bin").build();
+    let archive = dir.path().join("image.tar");
+    image.write_oci_archive(&archive, "example.org/busy:1");
+    ctr.ok(&["images", "import", &archive.to_string_lossy()]);
+    let log = small.join("log");
+    let uri = format!("file://{}", log.display());
+    let script = "head -c 4000000 /dev/zero; touch /full; while [ ! -e /room ]; do sleep 0.1; done; echo; echo the end";
+    ctr.ok(&["run", "-d", "--log-uri", &uri, "example.org/busy:1", "c1", "/bin/sh", "-c", script]);
+    let exec = |args: &[&str]| ctr.run(&[&["tasks", "exec", "--exec-id", "e1", "c1"], args].concat());
+    eventually("the container to have said it", || (exec(&["/bin/ls", "/full"]).code == 0).then_some(()));
+    assert!(std::fs::metadata(&log).unwrap().len() <= 1 << 20);
+    // Appending goes on at the new end.
+    std::fs::File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    let output = exec(&["/bin/sh", "-c", "touch /room; echo made"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    eventually("the end of the log", || {
+        std::fs::read_to_string(&log).unwrap().ends_with("the end\n").then_some(())
+    });
+    daemon.clear("default");
+    run(Command::new("umount").arg(&small)).expect_success("umount");
+    daemon.leftovers().assert_none();
 }

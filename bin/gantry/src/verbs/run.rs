@@ -34,6 +34,12 @@ pub(crate) struct Flags {
     /// The file that output goes to, with -d
     #[arg(long, value_name = "FILE", requires = "detach")]
     log_file: Option<PathBuf>,
+    /// Begin another log file when the first is this large, for example 10m; the first stays as FILE.1, and so on
+    #[arg(long, value_parser = sizes::bytes, value_name = "SIZE", requires = "detach")]
+    log_max_size: Option<i64>,
+    /// How many log files there may be, from 1 to 100
+    #[arg(long, value_name = "NUMBER", requires = "detach")]
+    log_max_files: Option<u32>,
     #[command(flatten)]
     process: ProcessFlags,
     #[command(flatten)]
@@ -175,6 +181,8 @@ pub(crate) async fn run(client: &Client, flags: Flags) -> Result<i32> {
     };
     if let Some(log) = &log {
         log_file::note(&mut labels, log)?;
+        log_file::limit(&mut labels, flags.log_max_size, flags.log_max_files)
+            .map_err(|error| Failure::from(error).code(EXIT_USAGE))?;
     }
     let made = client.new_container(id.clone(), flags.options(image, labels)?).await;
     let container = made.advise(ErrorKind::AlreadyExists, || {

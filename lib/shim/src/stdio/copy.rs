@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::log_file::LogFile;
 use super::target::Target;
 
 /// How much one step moves. It lives on the stack for the step only: an idle copy holds no buffer.
@@ -24,7 +25,9 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) enum Sink {
     Nowhere,
-    File(File),
+    Log(LogFile),
+    /// What cannot be waited on.
+    Device(File),
     Own(AsyncFd<OwnedFd>),
     Shared(Arc<AsyncFd<OwnedFd>>),
 }
@@ -33,31 +36,27 @@ impl Sink {
     pub(super) fn of(target: Target) -> io::Result<Sink> {
         Ok(match target {
             Target::Nowhere | Target::WithOutput => Sink::Nowhere,
-            Target::File(file) => Sink::File(file),
+            Target::File(file) => Sink::Log(file),
             Target::Fifo(fd) | Target::Pipe(fd) => match pollable(fd.try_clone()?) {
                 Ok(fd) => Sink::Own(fd),
                 // Some devices, like /dev/null, cannot be waited on and never make one wait.
                 Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
-                    Sink::File(File::from(fd))
+                    Sink::Device(File::from(fd))
                 }
                 Err(error) => return Err(error),
             },
         })
     }
 
-    fn pollable(&self) -> Option<&AsyncFd<OwnedFd>> {
-        match self {
-            Sink::Own(fd) => Some(fd),
-            Sink::Shared(fd) => Some(fd),
-            Sink::Nowhere | Sink::File(_) => None,
-        }
-    }
-
     /// Writes what can be written now.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Sink::Nowhere => Ok(bytes.len()),
-            Sink::File(file) => (&*file).write(bytes),
+            Sink::Log(log) => {
+                log.write(bytes);
+                Ok(bytes.len())
+            }
+            Sink::Device(file) => file.write(bytes),
             Sink::Own(fd) => Ok(rustix::io::write(fd.get_ref(), bytes)?),
             Sink::Shared(fd) => Ok(rustix::io::write(fd.get_ref(), bytes)?),
         }
@@ -86,7 +85,7 @@ pub(super) async fn run(source: Source, mut sink: Sink) {
     };
     loop {
         let step = match from.readable().await {
-            Ok(mut guard) => match guard.try_io(|from| step(from.get_ref(), &sink)) {
+            Ok(mut guard) => match guard.try_io(|from| step(from.get_ref(), &mut sink)) {
                 Ok(step) => step,
                 Err(_would_block) => continue,
             },
@@ -109,7 +108,7 @@ pub(super) async fn run(source: Source, mut sink: Sink) {
                 return;
             }
         };
-        if let Err(error) = write_all(&sink, &rest).await {
+        if let Err(error) = write_all(&mut sink, &rest).await {
             tracing::debug!(%error, "an output or input is gone");
             if is_input {
                 return;
@@ -128,7 +127,7 @@ enum Step {
 }
 
 /// Reads once and writes what was read, as far as it goes without waiting.
-fn step(from: &OwnedFd, sink: &Sink) -> io::Result<Step> {
+fn step(from: &OwnedFd, sink: &mut Sink) -> io::Result<Step> {
     let mut buffer = [0; STEP_BYTES];
     let read = match rustix::io::read(from.as_fd(), &mut buffer) {
         Ok(0) => return Ok(Step::End),
@@ -150,11 +149,13 @@ fn step(from: &OwnedFd, sink: &Sink) -> io::Result<Step> {
     Ok(Step::Moved)
 }
 
-async fn write_all(sink: &Sink, mut rest: &[u8]) -> io::Result<()> {
-    let fd = match (sink.pollable(), sink) {
-        (Some(fd), _) => fd,
-        (None, Sink::File(file)) => return (&*file).write_all(rest),
-        (None, _) => return Ok(()),
+async fn write_all(sink: &mut Sink, mut rest: &[u8]) -> io::Result<()> {
+    let fd = match sink {
+        Sink::Own(fd) => &*fd,
+        Sink::Shared(fd) => &**fd,
+        Sink::Device(file) => return file.write_all(rest),
+        // These take everything at once.
+        Sink::Nowhere | Sink::Log(_) => return Ok(()),
     };
     while !rest.is_empty() {
         let mut guard = fd.writable().await?;

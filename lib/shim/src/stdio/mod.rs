@@ -11,6 +11,7 @@
 //! never are the client's own.
 
 mod copy;
+mod log_file;
 mod logger;
 pub(crate) mod readers;
 mod target;
@@ -106,7 +107,7 @@ impl Plumbing {
             "fifo" => Ok((Target::open(&io.stdout)?, Target::open(stderr)?)),
             // Source: semantics, "stdio file://": both go into the first one's file. Through one pipe, so that they get there
             // in the order in which they were written.
-            "file" => Ok((Target::File(target::file(&io.stdout)?), Target::WithOutput)),
+            "file" => Ok((target::file(&io.stdout)?, Target::WithOutput)),
             "binary" | "binary-v2" => {
                 let (logger, out, err) = Logger::start(&io.stdout, owner).await?;
                 self.logger = Some(logger);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use gantry_core::log_limits::LogLimits;
 use gantry_core::{Error, Result, ResultExt};
 use gantry_sys::descriptor::async_fd;
 use gantry_sys::fifo;
@@ -12,13 +13,15 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::log_file::LogFile;
+
 /// Where output goes.
 #[derive(Debug)]
 pub(super) enum Target {
     Nowhere,
     /// A fifo or something like it, open for both, so that no reader's coming and going is felt.
     Fifo(OwnedFd),
-    File(File),
+    File(LogFile),
     /// A logger's pipe.
     Pipe(OwnedFd),
     /// For standard error: the pipe of standard output.
@@ -42,27 +45,39 @@ impl Target {
             .map_err(|errno| Error::io(errno.into()))
             .with_context(|| format!("open output {path:?}"))?;
         match file_type(&fd, path)? {
-            FileType::RegularFile => Ok(Target::File(File::from(fd))),
+            FileType::RegularFile => Ok(Target::File(LogFile::new(File::from(fd)))),
             FileType::Fifo | FileType::CharacterDevice => Ok(Target::Fifo(fd)),
             _ => Err(Error::invalid_argument(format!("output {path:?} is neither fifo nor file"))),
         }
     }
 }
 
-/// Opens, and makes if need be, the file of a `file://` URL.
-pub(super) fn file(url: &str) -> Result<File> {
-    let path = super::target::url_path(url)?;
+/// Opens, and makes if need be, the file of a `file://` URL, with the limits that are in its query.
+pub(super) fn file(url: &str) -> Result<Target> {
+    let path = url_path(url)?;
+    // A query that is none of ours may be written as it likes: the original does not look at it.
+    let query = url_query(url).unwrap_or_default();
+    let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let limits = LogLimits::read(value)?;
     if let Some(parent) = path.parent() {
         // Source: the original makes missing directories with mode 0755.
         std::fs::create_dir_all(parent).with_context(|| format!("make {parent:?}"))?;
     }
-    OpenOptions::new()
+    let step = || format!("open output {path:?}");
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o644)
         .custom_flags((OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed())
         .open(&path)
-        .with_context(|| format!("open output {path:?}"))
+        .with_context(step)?;
+    if !file.metadata().with_context(step)?.is_file() {
+        return Ok(Target::Fifo(file.into()));
+    }
+    Ok(Target::File(match limits {
+        Some(limits) => LogFile::limited(file, &path, limits).with_context(step)?,
+        None => LogFile::new(file),
+    }))
 }
 
 /// The absolute path of a URL without host, percent-decoded.

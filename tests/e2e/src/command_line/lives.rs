@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use gantry_testkit::{eventually, root};
+use gantry_testkit::{DaemonOptions, Program, eventually, root};
 use rustix::process::Signal;
 
 use super::{Cli, on_each};
@@ -89,6 +89,47 @@ fn gantry_kill_ends_what_runs_and_rm_refuses_it_before() {
         assert_eq!(fs::read_to_string(&log).unwrap(), "hi\n");
         cli.close();
     });
+}
+
+#[test]
+fn gantry_logs_reads_over_rotations_and_rm_removes_every_file() {
+    root!();
+    let cli = Cli::with_busybox(DaemonOptions::new(Program::gantryd()).start());
+    // 3,000 lines of 7 bytes, of which three files of 4,096 bytes hold the last.
+    let script = "while [ ! -e /begin ]; do sleep 0.1; done; i=0; while [ $i -lt 3000 ]; do printf '%06d\\n' $i; i=$((i+1)); done";
+    let log = cli.daemon.dir().join("web.log");
+    let log_flag = log.to_string_lossy().into_owned();
+    let limits = ["--log-max-size", "4k", "--log-max-files", "3"];
+    let run =
+        [&["run", "-d", "--log-file", &log_flag], &limits[..], &[BUSYBOX, "web", "/bin/sh", "-c", script]];
+    cli.ok(&run.concat());
+    cli.ok(&["exec", "web", "/bin/touch", "/begin"]);
+    eventually("the end", || cli.ok(&["ps"]).contains("stopped (0)").then_some(()));
+    let kept =
+        eventually("the log", || Some(cli.ok(&["logs", "web"])).filter(|text| text.ends_with("002999\n")));
+    let lines: Vec<usize> = kept.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(lines.len() > 4096 * 2 / 7 && lines.is_sorted_by(|a, b| a + 1 == *b), "{lines:?}");
+    let sizes = ["", ".1", ".2"].map(|end| fs::metadata(format!("{log_flag}{end}")).unwrap().len());
+    assert!(sizes.iter().all(|size| *size <= 4096) && sizes[2] > 4000, "{sizes:?}");
+    assert!(!Path::new(&format!("{log_flag}.3")).exists());
+    // By default, they lie where they are removed with the container.
+    let run = [
+        &["run", "-d"],
+        &limits[..],
+        &[BUSYBOX, "db", "/bin/sh", "-c", "head -c 10000 /dev/zero | tr '\\0' x"],
+    ];
+    cli.ok(&run.concat());
+    let labels = cli.ok(&["inspect", "db"]);
+    let start = labels.find("/var/lib/gantry/logs").unwrap();
+    let path = labels[start..].split('"').next().unwrap();
+    eventually("the rotation", || Path::new(&format!("{path}.2")).exists().then_some(()));
+    eventually("the end", || (!cli.ok(&["ps"]).contains("running")).then_some(()));
+    cli.ok(&["rm", "-f", "web", "db"]);
+    assert!(!Path::new(path).parent().unwrap().exists());
+    let output = cli.run(&["run", "-d", "--log-max-files", "1000", BUSYBOX, "many", "/bin/true"]);
+    assert!(output.code != 0 && output.stderr.contains("log-max-files"), "{output:?}");
+    assert_eq!(cli.ok(&["ps", "-q"]), "");
+    cli.close();
 }
 
 #[test]
