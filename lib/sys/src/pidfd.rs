@@ -50,7 +50,13 @@ impl Pidfd {
     /// When the kernel refuses to poll, which it does not.
     pub fn has_ended(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        Ok(poll(&mut fds, Some(&rustix::event::Timespec::default()))? > 0)
+        loop {
+            match poll(&mut fds, Some(&rustix::event::Timespec::default())) {
+                // Even without waiting: a signal that is due counts, SIGCHLD of another child above all.
+                Err(rustix::io::Errno::INTR) => {}
+                ready => return Ok(ready? > 0),
+            }
+        }
     }
 
     /// Waits until the process has ended. How it ended, only its parent learns.
@@ -127,6 +133,28 @@ mod tests {
         child.wait().unwrap();
         assert!(!exists(held.as_fd()));
         assert_eq!(held.kill(libc::SIGKILL).unwrap_err().kind(), gantry_core::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn looking_whether_it_has_ended_minds_no_signal() {
+        let _heard = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).unwrap();
+        let own = Pidfd::open(rustix::process::getpid().as_raw_pid()).unwrap();
+        let (process, thread) = (rustix::process::getpid(), rustix::thread::gettid());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (process, thread) = (process.as_raw_pid(), thread.as_raw_pid());
+                    // SAFETY: the call takes numbers; the signal has a handler.
+                    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+                }
+            });
+            let looked: Vec<_> = (0..100_000).map(|_| own.has_ended()).collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            for has_ended in looked {
+                assert!(!has_ended.unwrap());
+            }
+        });
     }
 
     #[test]
