@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_labels_of_an_image_are_not_copied() {
+    fn s23_reserved_labels_of_an_image_are_not_copied() {
         let mut config = ImageConfig::default();
         for key in ["containerd.io/gc.root", "io.cri-containerd.kind", LABEL_STOP_SIGNAL, "maintainer"] {
             config.execution.labels.insert(key.to_owned(), "x".to_owned());

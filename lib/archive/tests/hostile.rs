@@ -227,7 +227,7 @@ fn a_cancelled_call_stops() {
 }
 
 #[test]
-fn a_directory_swapped_for_a_link_leads_nowhere() {
+fn s16_a_directory_swapped_for_a_link_leads_nowhere() {
     root!();
     // S16: another thread swaps a directory of the root for a link to the outside, again and again.
     let place = Place::new();

@@ -7,6 +7,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,6 +26,8 @@ fn run(id: &str, options: SpecOptions) -> String {
         .unwrap();
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nu:x:1000:1001::/home/u:/bin/sh\n")
         .unwrap();
+    fs::write(rootfs.join("bin/ask"), crypto_socket()).unwrap();
+    fs::set_permissions(rootfs.join("bin/ask"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\nextra:x:2000:u\n").unwrap();
     let built = options.build("oci-test", id, Some(&Rootfs::open(&rootfs).unwrap())).unwrap();
     fs::write(bundle.path().join("config.json"), spec::to_bytes(&built).unwrap()).unwrap();
@@ -94,4 +97,51 @@ fn s14_powercap_is_empty_in_a_container() {
         },
     );
     assert_eq!(printed.trim(), "end");
+}
+
+/// A program that asks for a socket of the kernel's cryptography and ends with the number of the error, or with
+/// 256 less the descriptor.
+///
+/// Source: elf(5), and the x86-64 system calls socket (41) and exit (60).
+fn crypto_socket() -> Vec<u8> {
+    let code: &[u8] = &[
+        0xb8, 41, 0, 0, 0, // mov eax, socket
+        0xbf, 38, 0, 0, 0, // mov edi, AF_ALG
+        0xbe, 5, 0, 0, 0, // mov esi, SOCK_SEQPACKET
+        0x31, 0xd2, // xor edx, edx
+        0x0f, 0x05, // syscall
+        0xf7, 0xd8, // neg eax
+        0x89, 0xc7, // mov edi, eax
+        0xb8, 60, 0, 0, 0, // mov eax, exit
+        0x0f, 0x05, // syscall
+    ];
+    let (base, header) = (0x40_0000_u64, 64 + 56_u64);
+    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend([2_u16, 62].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend(1_u32.to_le_bytes());
+    file.extend([base + header, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(0_u32.to_le_bytes());
+    file.extend([64_u16, 56, 1, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
+    let size = header + code.len() as u64;
+    file.extend([1_u32, 5].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend([0, base, base, size, size, 0x1000].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(code);
+    file
+}
+
+#[test]
+fn s29_the_kernels_cryptography_is_out_of_reach() {
+    root!();
+    if !cfg!(target_arch = "x86_64") {
+        gantry_testkit::skip!("the program of this test is for x86-64");
+    }
+    let ask = |seccomp| {
+        let args = shell("/bin/ask; echo $?");
+        run("crypto", SpecOptions { args, seccomp, ..Default::default() }).trim().parse::<i32>().unwrap()
+    };
+    // EAFNOSUPPORT where the kernel has none of it.
+    let open = ask(Seccomp::Unconfined);
+    assert!(open > 200 || open == 97, "{open}");
+    // EPERM.
+    assert_eq!(ask(Seccomp::Default), 1);
 }

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_directory_of_sockets_is_closed() {
+    fn s02_an_open_directory_of_sockets_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::create_dir(&path).unwrap();

@@ -34,6 +34,7 @@ mod full_disk;
 mod hostile_layers;
 mod pull_faults;
 mod same_root;
+mod security;
 
 // What survives, and what is replaced.
 mod go_client;

@@ -12,7 +12,7 @@ fn mode(path: &Path) -> u32 {
 
 /// S05 and S18 of the security notes: what leads to a root file system is closed to others, also where it was open before.
 #[test]
-fn directories_are_closed_to_others_even_if_they_were_open() {
+fn s05_s18_directories_are_closed_to_others_even_if_they_were_open() {
     root!();
     let mut daemon = DaemonOptions::new(Program::gantryd()).prepare();
     for path in [daemon.root(), daemon.state()] {
@@ -38,7 +38,7 @@ fn directories_are_closed_to_others_even_if_they_were_open() {
 
 /// S02 of the security notes: no socket without a path, and those with one are for root and its group.
 #[test]
-fn sockets_have_paths_and_owners() {
+fn s02_sockets_have_paths_and_owners() {
     root!();
     let daemon = DaemonOptions::new(Program::gantryd()).start();
     let all = fs::read_to_string("/proc/net/unix").expect("the sockets");
