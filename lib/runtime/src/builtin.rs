@@ -18,6 +18,7 @@ mod report;
 mod runtime;
 mod supported;
 mod update;
+mod users;
 
 pub use helper::{HELPER_ARGUMENT, run_if_asked};
 pub(crate) use runtime::BuiltinRuntime;

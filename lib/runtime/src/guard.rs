@@ -1,15 +1,17 @@
 //! What is refused before any runtime sees it: old runtimes fall for these, and a new one gains nothing.
 
-use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+mod lengths;
+mod links;
+mod mounts;
+mod program;
+
+use std::path::Path;
 
 use gantry_core::{Error, Result, ResultExt};
 use serde_json::Value;
 
-use crate::spec::{Spec, text};
-
-/// Symbolic links followed before giving up. Source: the kernel's own limit, path_resolution(7).
-const MAX_LINKS: usize = 40;
+use crate::spec::{Spec, list, text};
+pub(crate) use links::clean;
 
 /// Checks a container's specification against its image.
 ///
@@ -28,14 +30,46 @@ pub(crate) fn container(spec: &Spec, bundle: &Path) -> Result<()> {
             return Err(Error::invalid_argument(format!("/{name} of the image is a symbolic link")));
         }
     }
-    let process = spec.root.get("process");
-    match process {
-        Some(process) if !process.is_null() => self::process(process)?,
-        _ => return Err(Error::invalid_argument("the specification has no process")),
+    lengths::check(&spec.root)?;
+    namespaces(&spec.root)?;
+    mounts::check(&rootfs, &spec.root)?;
+    match spec.root.get("process") {
+        Some(process) if !process.is_null() => inside(process, &rootfs),
+        _ => Err(Error::invalid_argument("the specification has no process")),
     }
-    let cwd = process.and_then(|process| text(process, "/cwd")).unwrap_or("/");
-    if leads_to_proc(&rootfs, Path::new(cwd)) {
+}
+
+/// Checks a process that is to be added to the container of `bundle`.
+///
+/// # Errors
+/// `InvalidArgument`, saying what is wrong.
+pub(crate) fn exec(process: &Value, bundle: &Path) -> Result<()> {
+    match Spec::read(bundle).and_then(|spec| spec.rootfs(bundle)) {
+        Ok(rootfs) => inside(process, &rootfs),
+        // Whoever made the container may have taken it away.
+        Err(_) => self::process(process),
+    }
+}
+
+/// Checks a process against its image.
+fn inside(process: &Value, rootfs: &Path) -> Result<()> {
+    self::process(process)?;
+    let cwd = text(process, "/cwd").unwrap_or("/");
+    if links::walk(rootfs, Path::new(cwd)).magic {
         return Err(Error::invalid_argument(format!("process.cwd {cwd:?} leads into /proc")));
+    }
+    program::check(rootfs, process)
+}
+
+/// Of two namespaces of one kind runtimes take the last one, or refuse both.
+fn namespaces(spec: &Value) -> Result<()> {
+    let all = list(spec, "/linux/namespaces");
+    let kind = |namespace: &Value| text(namespace, "/type").unwrap_or_default().to_owned();
+    for (number, namespace) in all.iter().enumerate() {
+        let kind_here = kind(namespace);
+        if all[..number].iter().any(|earlier| kind(earlier) == kind_here) {
+            return Err(Error::invalid_argument(format!("linux.namespaces names {kind_here:?} twice")));
+        }
     }
     Ok(())
 }
@@ -60,80 +94,25 @@ pub(crate) fn process(process: &Value) -> Result<()> {
         return invalid(format!("process.cwd {cwd:?} is no absolute path"));
     }
     // CVE-2024-21626: a descriptor that the runtime left open is a way out of the container.
-    if passes_descriptor(Path::new(cwd)) {
+    if links::passes_descriptor(Path::new(cwd)) {
         return invalid(format!("process.cwd {cwd:?} leads into /proc"));
     }
-    Ok(())
+    lengths::process(process)?;
+    user(process)
 }
 
-/// Whether `path` passes through somebody's descriptors, directory or root, be it to climb out again.
-fn passes_descriptor(path: &Path) -> bool {
-    let mut at = PathBuf::from("/");
-    path.components().any(|part| {
-        match part {
-            Component::Normal(name) => at.push(name),
-            Component::ParentDir => {
-                at.pop();
-            }
-            _ => {}
-        }
-        is_descriptor(&at)
-    })
-}
-
-/// Whether a clean path is that of somebody's descriptors, directory or root: `/proc/<who>/fd` and the like.
-fn is_descriptor(path: &Path) -> bool {
-    let mut parts = path.iter().skip(1);
-    if parts.next() != Some("proc".as_ref()) {
-        return false;
-    }
-    let who = parts.next().unwrap_or_default();
-    let digits =
-        who.to_str().is_some_and(|who| !who.is_empty() && who.bytes().all(|byte| byte.is_ascii_digit()));
-    if who != "self" && who != "thread-self" && !digits {
-        return false;
-    }
-    parts.any(|part| ["fd", "cwd", "root", "exe", "map_files"].iter().any(|magic| part == *magic))
-}
-
-/// Whether `path`, its links followed inside `root`, is one of those.
-fn leads_to_proc(root: &Path, path: &Path) -> bool {
-    let mut left: Vec<OsString> = parts(path);
-    let mut at = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(name) = left.pop() {
-        if name == ".." {
-            at.pop();
-            continue;
-        }
-        at.push(&name);
-        if is_descriptor(&at) {
-            return true;
-        }
-        let outside = root.join(at.strip_prefix("/").unwrap_or(&at));
-        if let Ok(target) = std::fs::read_link(outside) {
-            links += 1;
-            if links > MAX_LINKS {
-                return true;
-            }
-            at.pop();
-            if target.is_absolute() {
-                at = PathBuf::from("/");
-            }
-            left.extend(parts(&target));
-        }
-    }
-    false
-}
-
-/// The components of a path, last first.
-fn parts(path: &Path) -> Vec<OsString> {
-    let named = |part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
+/// A user or group that does not fit must not become another, and -1 means "as it was", which is root.
+fn user(process: &Value) -> Result<()> {
+    let Some(user) = process.get("user") else { return Ok(()) };
+    let one = |field: &str, id: &Value| match id.as_u64() {
+        Some(id) if id < u64::from(u32::MAX) => Ok(()),
+        _ if id.is_null() => Ok(()),
+        _ => Err(Error::invalid_argument(format!("process.user.{field} {id} is no id"))),
     };
-    path.components().rev().filter_map(named).collect()
+    for field in ["uid", "gid"] {
+        one(field, user.get(field).unwrap_or(&Value::Null))?;
+    }
+    list(user, "/additionalGids").iter().try_for_each(|gid| one("additionalGids", gid))
 }
 
 /// Checks a container's id: it becomes a directory's name.
@@ -183,21 +162,6 @@ mod tests {
     }
 
     #[test]
-    fn links_of_the_image_are_followed_inside_it() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("w")).unwrap();
-        symlink("/proc/self/fd/7", root.path().join("direct")).unwrap();
-        symlink("../../direct", root.path().join("w/indirect")).unwrap();
-        symlink("loop", root.path().join("loop")).unwrap();
-        symlink("/w", root.path().join("fine")).unwrap();
-        assert!(leads_to_proc(root.path(), Path::new("/direct")));
-        assert!(leads_to_proc(root.path(), Path::new("/w/indirect/x")));
-        assert!(leads_to_proc(root.path(), Path::new("/loop")));
-        assert!(!leads_to_proc(root.path(), Path::new("/fine/absent")));
-        assert!(!leads_to_proc(root.path(), Path::new("/etc/../..")));
-    }
-
-    #[test]
     fn an_images_dev_must_be_a_directory() {
         let bundle = tempfile::tempdir().unwrap();
         let root = bundle.path().join("rootfs");
@@ -222,6 +186,34 @@ mod tests {
         ] {
             assert!(process(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_id_of_a_user_stays_what_it_is() {
+        let with = |user: Value| process(&serde_json::json!({"args": ["sh"], "cwd": "/", "user": user}));
+        for good in
+            [serde_json::json!({}), serde_json::json!({"uid": 4_294_967_294u32, "additionalGids": [0]})]
+        {
+            with(good).unwrap();
+        }
+        for bad in [
+            serde_json::json!({"uid": 4_294_967_295u32}),
+            serde_json::json!({"gid": 4_294_967_296u64}),
+            serde_json::json!({"uid": -1}),
+            serde_json::json!({"uid": "0"}),
+            serde_json::json!({"additionalGids": [5, 4_294_967_295u32]}),
+        ] {
+            let error = with(bad).unwrap_err();
+            assert!(error.to_string().contains("process.user."), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_namespace_is_named_once() {
+        let spec = |list: Value| serde_json::json!({"linux": {"namespaces": list}});
+        namespaces(&spec(serde_json::json!([{"type": "pid"}, {"type": "ipc"}]))).unwrap();
+        let twice = spec(serde_json::json!([{"type": "pid"}, {"type": "pid", "path": "/proc/1/ns/pid"}]));
+        assert!(namespaces(&twice).is_err());
     }
 
     #[test]

@@ -35,21 +35,23 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 pub(crate) struct NamedRuntime {
     name: String,
     path: PathBuf,
+    bundle: PathBuf,
     state_dir: PathBuf,
     systemd_cgroup: bool,
     timeout: Duration,
 }
 
 impl NamedRuntime {
-    /// The runtime whose binary is `name`, a file name or a path.
+    /// The runtime whose binary is `name`, a file name or a path, for the container of `bundle`.
     ///
     /// # Errors
     /// `NotFound` if it is not installed.
-    pub(crate) fn open(config: &RuntimeConfig, name: &str) -> Result<NamedRuntime> {
+    pub(crate) fn open(config: &RuntimeConfig, name: &str, bundle: &Path) -> Result<NamedRuntime> {
         let path = find(name)?;
         Ok(NamedRuntime {
             name: path.display().to_string(),
             path,
+            bundle: bundle.to_owned(),
             state_dir: config.state_dir(),
             systemd_cgroup: config.systemd_cgroup,
             timeout: config.timeout.max(Duration::from_secs(1)),
@@ -213,7 +215,7 @@ impl OciRuntime for NamedRuntime {
     async fn exec(&self, new: NewProcess) -> Result<Made> {
         guard::id(&new.id)?;
         let mut process = spec::parse(&new.process).context("process")?;
-        guard::process(&process)?;
+        guard::exec(&process, &self.bundle)?;
         limits::cap(&mut process);
         let file = self.scratch("process", &new.id)?;
         spec::write_new(&file.0, process.to_string().as_bytes())?;

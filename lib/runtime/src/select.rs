@@ -80,11 +80,11 @@ async fn choose(config: &RuntimeConfig, bundle: &Path) -> Result<Arc<dyn OciRunt
             Ok(()) => Ok(Arc::new(BuiltinRuntime::new(config))),
             Err(feature) => Err(lacking(&feature)),
         },
-        Some(name) => Ok(Arc::new(NamedRuntime::open(config, name)?)),
+        Some(name) => Ok(Arc::new(NamedRuntime::open(config, name, bundle)?)),
         None => {
             let Err(feature) = supported() else { return Ok(Arc::new(BuiltinRuntime::new(config))) };
             for name in INSTALLED {
-                let Ok(runtime) = NamedRuntime::open(config, name) else { continue };
+                let Ok(runtime) = NamedRuntime::open(config, name, bundle) else { continue };
                 // It says which feature it lacks, if it does; its words are about the same specification.
                 runtime.prepare(&mut spec.clone()).await?;
                 tracing::debug!(feature, runtime = runtime.name(), "the built-in runtime lacks a feature");
@@ -111,7 +111,7 @@ pub fn for_existing(config: &RuntimeConfig, bundle: &Path) -> Result<Arc<dyn Oci
     let recorded = recorded.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|name| !name.is_empty());
     match recorded.or_else(|| config.binary.clone()).filter(|name| !name.is_empty()).as_deref() {
         None | Some(BUILTIN) => Ok(Arc::new(BuiltinRuntime::new(config))),
-        Some(name) => Ok(Arc::new(NamedRuntime::open(config, name)?)),
+        Some(name) => Ok(Arc::new(NamedRuntime::open(config, name, bundle)?)),
     }
 }
 
@@ -146,11 +146,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_it_lacks_is_named_when_nobody_else_may_run_it() {
-        let bundle = bundle(&json!([{"type": "mount"}, {"type": "user"}]));
+        let bundle = bundle(&json!([{"type": "mount"}, {"type": "time"}]));
         let config = RuntimeConfig { binary: Some(BUILTIN.into()), ..RuntimeConfig::new("ns") };
         let error = for_new(&config, bundle.path()).await.unwrap_err();
         assert_eq!(error.kind(), gantry_core::ErrorKind::FailedPrecondition);
-        assert!(error.to_string().contains("user namespaces"), "{error}");
+        assert!(error.to_string().contains("time namespaces"), "{error}");
         assert!(!bundle.path().join(RECORD).exists());
         let config = RuntimeConfig { binary: Some("no-such-runtime".into()), ..config };
         assert_eq!(

@@ -25,14 +25,14 @@ for_each_runtime! {
     a_signal_reaches_init_and_all_reaches_everybody => kills;
     a_paused_container_stands_still => pauses;
     what_cannot_run_says_why_and_leaves_nothing => refusals;
-    descriptors_are_no_way_out => descriptors;
-    devices_are_denied_unless_allowed => devices;
+    r13_descriptors_are_no_way_out => descriptors;
+    r06_devices_are_denied_unless_allowed => devices;
     a_seccomp_filter_works_for_init_and_exec => seccomp;
-    capabilities_are_what_was_asked_for => capabilities;
-    groups_are_those_of_the_specification => groups;
+    r09_s09_capabilities_are_what_was_asked_for => capabilities;
+    s13_groups_are_those_of_the_specification => groups;
     resources_are_changed => resources;
     a_second_container_of_that_id_is_refused => twice;
-    the_runtimes_executable_cannot_be_overwritten => overwrite;
+    r03_the_runtimes_executable_cannot_be_overwritten => overwrite;
 }
 
 async fn runs(world: World) {

@@ -43,6 +43,14 @@ impl Pty {
     }
 }
 
+/// The program's side of the terminal whose master is `master`.
+///
+/// # Errors
+/// `ENOTTY` if that is no master.
+pub fn slave(master: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?)
+}
+
 /// The size of the terminal that `fd` is either side of.
 ///
 /// # Errors

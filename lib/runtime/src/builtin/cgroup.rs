@@ -145,6 +145,42 @@ pub(super) fn at(path: &str) -> Vec<Group> {
     groups.filter(|group| group.dir.is_dir()).collect()
 }
 
+/// The controllers of version 1 that `libcontainer` makes groups for. Source: `libcgroups` 0.7.
+const JOINED: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
+
+/// Puts this process into a group called `path` in each hierarchy of version 1 that `libcontainer` leaves out, such as
+/// systemd's own: a container that mounts the hierarchies would find the machine's root there.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn join_left_out(path: &str) -> Result<()> {
+    let inside = path.trim_start_matches('/');
+    let text = std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    for mount in mounted(&text) {
+        let Some(options) = mount.controllers else { continue };
+        if !mount.point.starts_with(MOUNT) || options.iter().any(|name| JOINED.contains(&name.as_str())) {
+            continue;
+        }
+        let dir = mount.point.join(inside);
+        std::fs::create_dir_all(&dir).with_context(|| format!("make cgroup {dir:?}"))?;
+        write(&dir, "cgroup.procs", "0")?;
+    }
+    Ok(())
+}
+
 /// Whether anybody is in one of the groups, or below.
 ///
 /// # Errors

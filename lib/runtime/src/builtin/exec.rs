@@ -152,26 +152,39 @@ fn enter(exec: &Exec, report: &Report) -> Result<Infallible> {
         std::fs::write("/proc/self/oom_score_adj", score.to_string()).context("set oom_score_adj")?;
     }
     limits(process.rlimits.as_deref().unwrap_or_default())?;
-    let kinds = ThreadNameSpaceType::MOUNT
+    if let Some(owner) = exec.owner.filter(|_| !exec.terminal) {
+        helper::own_streams(owner);
+    }
+    let mut kinds = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
+    if exec.user_namespace {
+        kinds |= ThreadNameSpaceType::USER;
+    }
     rustix::thread::move_into_thread_name_spaces(init.as_fd(), kinds)
         .map_err(io_error)
         .context("enter the container's namespaces")?;
     drop(init);
+    if exec.user_namespace {
+        // What is opened in there has to belong to somebody whom it knows.
+        become_user(&[], Uid::ROOT, Gid::ROOT).map_err(io_error).context("become root of the container")?;
+        gantry_sys::attributes::set_dumpable(false).context("stay non-dumpable")?;
+    }
     rustix::process::setsid().map_err(io_error).context("start a session")?;
     if exec.terminal {
         terminal(report)?;
+        helper::own_streams(process.user.uid);
     }
-    helper::own_streams(process.user.uid);
     let late = directory(&process.cwd, true)?;
     gantry_sys::attributes::set_umask(process.user.umask.unwrap_or(0o022) & 0o777);
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(io_error).context("set no_new_privs")?;
     }
     user(&process.user)?;
+    // The kernel decides by fs.suid_dumpable what another user's process is (CVE-2016-9962).
+    gantry_sys::attributes::set_dumpable(false).context("stay non-dumpable")?;
     if late {
         directory(&process.cwd, false)?;
     }
@@ -273,17 +286,19 @@ fn user(user: &User) -> Result<()> {
     {
         return Err(Error::invalid_argument("a user or group of 4294967295"));
     }
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    let become_user = || {
-        rustix::thread::set_keep_capabilities(true)?;
-        rustix::thread::set_thread_groups(&groups)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        rustix::thread::set_keep_capabilities(false)?;
-        let sets = rustix::thread::capabilities(None)?;
-        rustix::thread::set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets })
-    };
-    become_user().map_err(io_error).with_context(|| format!("become user {}:{}", user.uid, user.gid))
+    become_user(&groups, Uid::from_raw(user.uid), Gid::from_raw(user.gid))
+        .map_err(io_error)
+        .with_context(|| format!("become user {}:{}", user.uid, user.gid))
+}
+
+fn become_user(groups: &[Gid], uid: Uid, gid: Gid) -> rustix::io::Result<()> {
+    rustix::thread::set_keep_capabilities(true)?;
+    rustix::thread::set_thread_groups(groups)?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    rustix::thread::set_keep_capabilities(false)?;
+    let sets = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets })
 }
 
 struct Parsed {

@@ -15,12 +15,14 @@ use super::report::{Message, Report};
 #[derive(Clone)]
 pub(super) struct Payload {
     report: Report,
+    /// As the specification has it.
+    given: Rc<Vec<String>>,
     env: Rc<RefCell<Vec<String>>>,
 }
 
 impl Payload {
-    pub(super) fn new(report: Report) -> Self {
-        Payload { report, env: Rc::default() }
+    pub(super) fn new(report: Report, given: Vec<String>) -> Self {
+        Payload { report, given: Rc::new(given), env: Rc::default() }
     }
 }
 
@@ -32,7 +34,7 @@ impl Executor for Payload {
         };
         let process = spec.process().as_ref().ok_or_else(|| refuse("no process".to_owned()))?;
         let args = process.args().as_deref().unwrap_or_default();
-        let env = process.env().as_deref().unwrap_or_default();
+        let env = self.given.as_slice();
         let name = args.first().ok_or_else(|| refuse("no program".to_owned()))?;
         program::find(name, env).map_err(|error| refuse(error.to_string()))?;
         *self.env.borrow_mut() = program::environment(env, process.user().uid());

@@ -54,6 +54,10 @@ pub(super) struct Exec {
     pub(super) id: String,
     pub(super) process: Value,
     pub(super) seccomp: Option<Value>,
+    /// The container has a user namespace, which is to be entered too.
+    pub(super) user_namespace: bool,
+    /// Who its user is outside, if anybody knows.
+    pub(super) owner: Option<u32>,
     pub(super) terminal: bool,
     pub(super) no_new_keyring: bool,
 }

@@ -66,6 +66,14 @@ pub(super) fn process(process: &mut Value) {
     }
 }
 
+/// Whether a cgroup file system of version 1 is wanted that may be written to.
+pub(super) fn writable_cgroup(spec: &Value) -> bool {
+    let writable = |mount: &Value| {
+        text(mount, "/type") == Some("cgroup") && !list(mount, "/options").iter().any(|option| option == "ro")
+    };
+    !cgroup::is_unified() && list(spec, "/mounts").iter().any(writable)
+}
+
 /// Where a read-only cgroup file system of version 1 is wanted: that it is read-only would be ignored.
 fn read_only_cgroup(spec: &Value) -> Option<String> {
     let mount = list(spec, "/mounts").iter().find(|mount| text(mount, "/type") == Some("cgroup"))?;

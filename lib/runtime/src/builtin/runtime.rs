@@ -14,7 +14,7 @@ use super::caller::{Helper, Place};
 use super::cgroup;
 use super::helper::{Create, Exec, Hooks, Request};
 use super::record::{self, Record};
-use super::{normalise, supported, update};
+use super::{normalise, supported, update, users};
 use crate::console::ConsoleSocket;
 use crate::select::{BUILTIN, RuntimeConfig};
 use crate::spec::{self, Spec, text};
@@ -136,6 +136,18 @@ fn resize(process: &Value, console: Option<&std::os::fd::OwnedFd>) {
     }
 }
 
+/// Gives a terminal to the container's user, who may want to open `/dev/stdout`: `libcontainer` leaves it to its root.
+fn own_terminal(spec: &Value, console: &std::os::fd::OwnedFd) {
+    let uid =
+        spec.pointer("/process/user/uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
+    // Its streams work without.
+    if let Some(owner) = users::host_uid(spec, uid.unwrap_or(0))
+        && let Ok(slave) = gantry_sys::pty::slave(console)
+    {
+        let _ = rustix::fs::fchown(slave, Some(rustix::fs::Uid::from_raw(owner)), None);
+    }
+}
+
 fn agrees(process: &Value, io: &Io) -> Result<()> {
     let terminal = process.get("terminal") == Some(&Value::Bool(true));
     if terminal == matches!(io, Io::Terminal) {
@@ -192,7 +204,10 @@ impl OciRuntime for BuiltinRuntime {
         };
         match made {
             Ok(made) => {
-                resize(&spec.root["process"], made.console.as_ref());
+                if let Some(console) = &made.console {
+                    own_terminal(&spec.root, console);
+                    resize(&spec.root["process"], Some(console));
+                }
                 Ok(made)
             }
             Err(error) => {
@@ -231,7 +246,7 @@ impl OciRuntime for BuiltinRuntime {
     async fn exec(&self, new: NewProcess) -> Result<Made> {
         let (dir, record) = self.record(&new.id)?;
         let mut process = spec::parse(&new.process).context("process")?;
-        guard::process(&process)?;
+        guard::exec(&process, &record.bundle)?;
         agrees(&process, &new.io)?;
         supported::process_is_supported(&process).map_err(|feature| lacks(&feature))?;
         normalise::process(&mut process);
@@ -250,10 +265,13 @@ impl OciRuntime for BuiltinRuntime {
             Io::Streams(streams) => streams,
             Io::Terminal => [Stdio::Null, Stdio::Null, Stdio::Null],
         };
+        let uid = process.pointer("/user/uid").and_then(Value::as_u64).unwrap_or(0);
         let request = Request::Exec(Exec {
             id: new.id,
             process: process.clone(),
             seccomp,
+            user_namespace: users::has_namespace(&spec.root),
+            owner: u32::try_from(uid).ok().and_then(|uid| users::host_uid(&spec.root, uid)),
             terminal,
             no_new_keyring: false,
         });
@@ -381,7 +399,7 @@ impl OciRuntime for BuiltinRuntime {
             "ociVersionMax": "1.3.0",
             "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
             "linux": {
-                "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+                "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
                 "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
                 "seccomp": {"enabled": true},
                 "apparmor": {"enabled": true},

@@ -2,9 +2,12 @@
 //!
 //! A list of what is known, not of what is missing: a field that nobody has thought of yet must not be ignored.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
-use super::cgroup;
+use super::{cgroup, users};
+use crate::guard;
 use crate::spec::{list, text};
 
 /// What an object may hold.
@@ -47,9 +50,13 @@ const KNOWN: &[Known] = &[
             "maskedPaths",
             "readonlyPaths",
             "sysctl",
+            "uidMappings",
+            "gidMappings",
         ],
     },
     Known { at: "/linux/namespaces", fields: &["type", "path"] },
+    Known { at: "/linux/uidMappings", fields: &["containerID", "hostID", "size"] },
+    Known { at: "/linux/gidMappings", fields: &["containerID", "hostID", "size"] },
     Known { at: "/linux/devices", fields: &["path", "type", "major", "minor", "fileMode", "uid", "gid"] },
     Known {
         at: "/linux/resources",
@@ -100,8 +107,6 @@ const USER: &[&str] = &["uid", "gid", "umask", "additionalGids", "username"];
 
 /// Names that people know better than the field's own.
 const NAMES: &[(&str, &str)] = &[
-    ("linux.uidMappings", "user namespaces"),
-    ("linux.gidMappings", "user namespaces"),
     ("linux.timeOffsets", "time namespaces"),
     ("linux.mountLabel", "SELinux labels"),
     ("process.selinuxLabel", "SELinux labels"),
@@ -149,7 +154,9 @@ pub fn supports(spec: &Value, systemd_cgroup: bool) -> Result<(), String> {
         process_is_supported(process)?;
     }
     namespaces(spec)?;
+    users::supported(spec)?;
     mounts(spec)?;
+    devices(spec)?;
     if let Some(seccomp) = spec.pointer("/linux/seccomp") {
         let actions = list(seccomp, "/syscalls").iter().chain([seccomp]);
         for action in actions.flat_map(|rule| [text(rule, "/action"), text(rule, "/defaultAction")]).flatten()
@@ -191,7 +198,26 @@ pub(super) fn process_is_supported(process: &Value) -> Result<(), String> {
     if let Some(fields) = process.get("user").and_then(Value::as_object) {
         only(fields, &Known { at: "/process/user", fields: USER })?;
     }
-    Ok(())
+    apparmor(text(process, "/apparmorProfile").unwrap_or_default())
+}
+
+/// Whether the kernel has a profile, which is asked only when init is nearly done.
+///
+/// Source: apparmor(7); the list is the kernel's, one `name (mode)` a line.
+fn apparmor(profile: &str) -> Result<(), String> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    if profile.is_empty() || profile == "unconfined" && enabled.starts_with('Y') {
+        return Ok(());
+    }
+    if !enabled.starts_with('Y') {
+        return Err(format!("AppArmor profile {profile:?} on a kernel without AppArmor"));
+    }
+    let Ok(profiles) = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles") else {
+        // It is not mounted everywhere.
+        return Ok(());
+    };
+    let known = profiles.lines().any(|line| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile));
+    if known { Ok(()) } else { Err(format!("AppArmor profile {profile:?}, which is not loaded")) }
 }
 
 fn only(fields: &Map<String, Value>, known: &Known) -> Result<(), String> {
@@ -220,7 +246,7 @@ fn namespaces(spec: &Value) -> Result<(), String> {
     let mut mount = false;
     for namespace in list(spec, "/linux/namespaces") {
         match text(namespace, "/type").unwrap_or_default() {
-            "pid" | "network" | "ipc" | "uts" | "cgroup" => {}
+            "pid" | "network" | "ipc" | "uts" | "cgroup" | "user" => {}
             "mount" if text(namespace, "/path").unwrap_or_default().is_empty() => mount = true,
             "mount" => return Err("a mount namespace that exists already".to_owned()),
             other => return Err(format!("{other} namespaces")),
@@ -232,7 +258,7 @@ fn namespaces(spec: &Value) -> Result<(), String> {
 fn mounts(spec: &Value) -> Result<(), String> {
     let mut dev = false;
     for mount in list(spec, "/mounts") {
-        let destination = text(mount, "/destination").unwrap_or_default().trim_end_matches('/');
+        let destination = guard::clean(Path::new(text(mount, "/destination").unwrap_or_default()));
         let kind = text(mount, "/type").unwrap_or_default();
         let options = list(mount, "/options");
         let has = |wanted: &str| options.iter().any(|option| option == wanted);
@@ -245,12 +271,33 @@ fn mounts(spec: &Value) -> Result<(), String> {
         if kind.is_empty() && !has("bind") && !has("rbind") {
             return Err(format!("a mount without type at {destination:?}"));
         }
-        if destination == "/dev" {
+        if destination == Path::new("/dev") {
             // Its links and devices would be made in what is not the container's own.
             dev = kind == "tmpfs" && !has("ro");
         }
     }
     if dev { Ok(()) } else { Err("a /dev that is no writable tmpfs".to_owned()) }
+}
+
+/// Devices are made by path: nobody else may be able to change what that leads to (CVE-2024-45310).
+fn devices(spec: &Value) -> Result<(), String> {
+    for device in list(spec, "/linux/devices") {
+        let path = Path::new(text(device, "/path").unwrap_or_default());
+        if !path.starts_with("/dev") || path == Path::new("/dev") || guard::clean(path) != path {
+            return Err(format!("linux.devices path {path:?}"));
+        }
+        let shared = list(spec, "/mounts").iter().find(|mount| {
+            let options = list(mount, "/options");
+            let destination = guard::clean(Path::new(text(mount, "/destination").unwrap_or_default()));
+            options.iter().any(|option| option == "bind" || option == "rbind")
+                && path.starts_with(&destination)
+        });
+        if let Some(mount) = shared {
+            let destination = text(mount, "/destination").unwrap_or_default();
+            return Err(format!("linux.devices path {path:?} inside the mount at {destination:?}"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -272,15 +319,21 @@ mod tests {
     fn what_is_not_done_in_full_is_named() {
         assert_eq!(supports(&plain(), false), Ok(()));
         for (at, value, feature) in [
-            ("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}]), "user namespaces"),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "user"}]),
+                "linux.uidMappings without a range for 0",
+            ),
             ("/linux/namespaces", json!([{"type": "mount"}, {"type": "time"}]), "time namespaces"),
             ("/linux/namespaces", json!([{"type": "pid"}]), "containers without a mount namespace"),
-            ("/linux/uidMappings", json!([{"containerID": 0}]), "user namespaces"),
+            ("/linux/uidMappings", json!([{"containerID": 0}]), "linux.uidMappings without a user namespace"),
             ("/process/selinuxLabel", json!("x:y:z"), "SELinux labels"),
             ("/mounts", json!([]), "a /dev that is no writable tmpfs"),
             ("/linux/cgroupsPath", json!("system.slice:x:y"), "systemd cgroup paths without systemd"),
             ("/linux/cgroupsPath", json!("/a/../../b"), "cgroup path \"/a/../../b\""),
             ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "seccomp notification"),
+            ("/linux/devices", json!([{"path": "/etc/x"}]), "linux.devices path \"/etc/x\""),
+            ("/linux/devices", json!([{"path": "/dev/../x"}]), "linux.devices path \"/dev/../x\""),
             ("/linux/rootfsPropagation", json!("shared"), "root file system propagation \"shared\""),
             ("/linux/inventedLater", json!({"x": 1}), "linux.inventedLater"),
             ("/process/scheduler", json!({"policy": "SCHED_IDLE"}), "process.scheduler"),
@@ -299,5 +352,18 @@ mod tests {
             spec["mounts"].as_array_mut().unwrap().push(mount);
             assert_eq!(supports(&spec, false), Err(feature.to_owned()));
         }
+        let mut spec = plain();
+        spec["mounts"].as_array_mut().unwrap().push(json!(
+            {"destination": "/dev/shared/", "type": "bind", "source": "/tmp", "options": ["rbind"]}
+        ));
+        spec["linux"]["devices"] = json!([{"path": "/dev/shared/x/null", "type": "c"}]);
+        let lacking = supports(&spec, false).unwrap_err();
+        assert_eq!(lacking, "linux.devices path \"/dev/shared/x/null\" inside the mount at \"/dev/shared/\"");
+        // Mounted over again, it is not what devices may be made in.
+        let mut spec = plain();
+        spec["mounts"].as_array_mut().unwrap().push(json!(
+            {"destination": "/x/../dev", "type": "bind", "source": "/tmp", "options": ["rbind"]}
+        ));
+        assert_eq!(supports(&spec, false).unwrap_err(), "a /dev that is no writable tmpfs");
     }
 }

@@ -152,6 +152,14 @@ impl World {
         Bundle { dir }
     }
 
+    /// Changes a bundle and its specification.
+    pub(crate) fn edit(&self, bundle: &Bundle, change: impl FnOnce(&Bundle, &mut Value)) {
+        let path = bundle.dir.join("config.json");
+        let mut spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(bundle, &mut spec);
+        std::fs::write(&path, spec.to_string()).unwrap();
+    }
+
     pub(crate) async fn runtime(&self, bundle: &Bundle) -> Arc<dyn OciRuntime> {
         select::for_new(&self.config(), &bundle.dir).await.unwrap()
     }
@@ -166,9 +174,14 @@ impl World {
     }
 
     pub(crate) async fn create_in(&self, id: &str, bundle: &Bundle, cgroup: &str) -> Result<Running> {
+        self.create_at(id, bundle, &format!("/{cgroup}")).await
+    }
+
+    /// Creates a container whose cgroup path is `cgroup` as it is.
+    pub(crate) async fn create_at(&self, id: &str, bundle: &Bundle, cgroup: &str) -> Result<Running> {
         let path = bundle.dir.join("config.json");
         let mut spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        spec["linux"]["cgroupsPath"] = format!("/{cgroup}").into();
+        spec["linux"]["cgroupsPath"] = cgroup.into();
         std::fs::write(&path, spec.to_string()).unwrap();
         let terminal = spec["process"]["terminal"] == true;
         let (io, output) = streams(terminal);
@@ -180,7 +193,7 @@ impl World {
             no_pivot_root: false,
             no_new_keyring: false,
         };
-        let made = self.runtime(bundle).await.create(new).await?;
+        let made = self.choose(bundle).await?.create(new).await?;
         Ok(Running {
             follow: expected.register(made.pid)?,
             output,
@@ -276,7 +289,10 @@ fn rootfs(root: &Path) {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
     std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for applet in "sh cat echo sleep true ls head grep id hostname pwd mkdir mknod tty test wc".split(' ') {
+    for applet in
+        "sh cat echo sleep true ls head grep id hostname pwd mkdir mknod tty test wc rm ln touch chmod stat stty"
+            .split(' ')
+    {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
