@@ -16,6 +16,7 @@ use gantry_shim::wire::RuntimeRequest;
 use prost::Message;
 
 use crate::manager::ShimTasks;
+use crate::task::Task;
 use crate::{bootstrap, shim_binary};
 
 /// How many shims are asked at once for their tasks' states.
@@ -51,6 +52,21 @@ impl ShimTasks {
     }
 }
 
+impl ShimTasks {
+    /// Waits for an exit, together with everybody else who waits for it.
+    async fn shared_wait(&self, task: &Arc<Task>, exec_id: &str) -> Result<ExitRecord> {
+        let (waiter, asker) = task.waits.join(exec_id);
+        if let Some(asker) = asker {
+            let (task, exec_id) = (Arc::clone(task), exec_id.to_owned());
+            self.inner.job(async move {
+                let exit = task.client().wait(task.id(), &exec_id).await;
+                task.waits.tell(asker, exit);
+            });
+        }
+        waiter.exit().await
+    }
+}
+
 #[async_trait]
 impl TaskRuntime for ShimTasks {
     async fn create(&self, cx: &Context, new: RuntimeCreate) -> Result<u32> {
@@ -69,7 +85,11 @@ impl TaskRuntime for ShimTasks {
                 let inner = Arc::clone(&self.inner);
                 self.inner.finish(async move { inner.delete(&task).await }).await
             }
-            _ => task.client().delete(id, exec_id).await,
+            _ => {
+                let exit = task.client().delete(id, exec_id).await?;
+                task.waits.forget(exec_id);
+                Ok(exit)
+            }
         }
     }
 
@@ -91,7 +111,9 @@ impl TaskRuntime for ShimTasks {
     }
 
     async fn exec(&self, cx: &Context, new: ExecTask) -> Result<()> {
-        self.client(cx, &new.container_id).await?.exec(new).await
+        let task = self.inner.task(cx, &new.container_id).await?;
+        task.waits.forget(new.exec_id.as_str());
+        task.client().exec(new).await
     }
 
     async fn resize_pty(&self, cx: &Context, id: &str, exec_id: &str, width: u32, height: u32) -> Result<()> {
@@ -140,7 +162,7 @@ impl TaskRuntime for ShimTasks {
         let mut phase = task.phase();
         loop {
             let connections = phase.borrow_and_update().connections;
-            match task.client().wait(id, exec_id).await {
+            match self.shared_wait(&task, exec_id).await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {}
                 answered => return answered,
             }

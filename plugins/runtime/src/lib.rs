@@ -20,6 +20,7 @@ mod recovery;
 mod rootfs;
 mod shim_binary;
 mod task;
+mod waits;
 
 pub use config::{ShimTasksConfig, Timeouts};
 pub use events::{EVENTS_SERVICE, ForwardedEvents};

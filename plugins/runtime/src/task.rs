@@ -20,6 +20,7 @@ use crate::bootstrap;
 use crate::bundle::Bundle;
 use crate::config::Timeouts;
 use crate::ledger::End;
+use crate::waits::Waits;
 
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -29,6 +30,8 @@ pub(crate) struct Task {
     /// The init process.
     pub(crate) pid: u32,
     client: Mutex<TaskClient>,
+    /// The waits for its processes.
+    pub(crate) waits: Waits,
     phase: watch::Sender<Phase>,
     /// Held by whoever ends the task: a delete, or the cleaning up after a dead shim.
     pub(crate) ending: tokio::sync::Mutex<()>,
@@ -60,6 +63,7 @@ impl Task {
             answer,
             pid,
             client: Mutex::new(client),
+            waits: Waits::default(),
             phase: watch::Sender::new(Phase::default()),
             ending: tokio::sync::Mutex::new(()),
             over,
