@@ -42,8 +42,8 @@ pub(crate) fn crash(args: &[&str]) -> Result<()> {
         build(false)?;
         build_crash()?;
     }
-    // Copies, so that building goes on beside a long run.
-    let bin = dir.join("bin");
+    // Copies of its own, so that building, and another kind of rounds, go on beside a long run.
+    let bin = dir.join(format!("bin-{kind}"));
     fs::create_dir_all(&bin).map_err(at(&bin))?;
     for name in ["gantryd", "containerd-shim-runc-v2", "gantry-crash"] {
         let (from, to) = (target("debug").join(name), bin.join(name));
