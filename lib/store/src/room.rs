@@ -9,6 +9,7 @@
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt};
@@ -31,8 +32,8 @@ pub(crate) struct Room {
     file: File,
     path: PathBuf,
     page_bytes: u64,
-    /// The file has room for so many bytes; `u64::MAX` where the file system cannot take any beforehand.
-    taken: Cell<u64>,
+    /// The file system can take room beforehand.
+    possible: Cell<bool>,
 }
 
 impl Room {
@@ -46,7 +47,7 @@ impl Room {
         let file = file.with_context(|| format!("open database {}", path.display()))?;
         let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0));
         let page_bytes = page_bytes.map_err(|error| fault(error, path))?.unsigned_abs();
-        Ok(Room { file, path: path.to_owned(), page_bytes, taken: Cell::new(0) })
+        Ok(Room { file, path: path.to_owned(), page_bytes, possible: Cell::new(true) })
     }
 
     /// Makes sure that the file can take all pages that the transaction under way has.
@@ -58,7 +59,9 @@ impl Room {
             .prepare_cached("PRAGMA page_count")
             .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
         let needed = pages.map_err(|error| fault(error, &self.path))?.unsigned_abs() * self.page_bytes;
-        if needed <= self.taken.get() {
+        // Asked anew each time: SQLite cuts the file to its pages when it has written the whole WAL back, and with that the kernel
+        // gives away what was taken behind them.
+        if !self.possible.get() || self.has().is_some_and(|bytes| needed <= bytes) {
             return Ok(());
         }
         match self.take(needed + AHEAD_BYTES).or_else(|_| self.take(needed)) {
@@ -68,17 +71,21 @@ impl Room {
             }
             Err(error) => {
                 tracing::debug!(path = %self.path.display(), %error, "no room is taken beforehand");
-                self.taken.set(u64::MAX);
+                self.possible.set(false);
                 Ok(())
             }
             Ok(()) => Ok(()),
         }
     }
 
+    /// How many bytes of room the file has, what lies behind its end included.
+    fn has(&self) -> Option<u64> {
+        // Source: stat(2): in units of 512 bytes, whatever the file system's own.
+        Some(self.file.metadata().ok()?.blocks() * 512)
+    }
+
     fn take(&self, bytes: u64) -> rustix::io::Result<()> {
-        fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes)?;
-        self.taken.set(bytes);
-        Ok(())
+        fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes)
     }
 }
 
@@ -93,5 +100,37 @@ fn reserve_wal(path: &Path) {
     };
     if let Err(error) = reserve() {
         tracing::debug!(path = %path.display(), %error, "no room is reserved for the WAL");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages(connection: &Connection) -> u64 {
+        connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
+    }
+
+    #[test]
+    fn room_that_was_given_away_is_taken_again_before_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        let room = Room::open(&connection, &path).unwrap();
+        let write = "CREATE TABLE IF NOT EXISTS t (x) STRICT; INSERT INTO t VALUES (zeroblob(40000));";
+        let write = write.replace("(x)", "(x BLOB)");
+        let mut before = 0;
+        for _ in 0..3 {
+            connection.execute_batch(&format!("BEGIN; {write}")).unwrap();
+            room.ensure(&connection).unwrap();
+            let needed = pages(&connection) * room.page_bytes;
+            assert!(needed > before, "the write needs more pages");
+            assert!(room.has().unwrap() >= needed, "{:?} bytes for {needed}", room.has());
+            connection.execute_batch("COMMIT").unwrap();
+            // Writes everything back, and cuts the file.
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+            before = needed;
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Blobs under leases, and writes that are left and resumed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use gantry_core::content::{CommitContent, OpenWriter};
+use gantry_core::content::{CommitContent, ContentWriter, OpenWriter};
 use gantry_core::{Context, Digest, Error, ErrorKind, IngestRef, Labels, LeaseId, Result};
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
@@ -13,6 +15,13 @@ use crate::notes::{Kind, Note, Subject, There};
 const KEPT: usize = 3;
 /// Into how many parts a write that is resumed is divided.
 const PARTS: usize = 3;
+
+/// How long a write that was let go of may stay locked.
+const UNLOCKED: Duration = Duration::from_secs(2);
+
+fn is_locked(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable && error.to_string().contains(" locked for ")
+}
 
 /// The data of the blob `name`: anybody can make it again.
 pub(crate) fn data(name: &str, length: usize) -> Vec<u8> {
@@ -85,13 +94,25 @@ impl Worker {
         Ok(digest)
     }
 
+    /// Opens a write. One that this client has let go of may be locked until the daemon has seen the end of its stream.
+    async fn writer(&self, cx: &Context, open: OpenWriter) -> Result<Box<dyn ContentWriter>> {
+        let end = tokio::time::Instant::now() + gantry_testkit::scaled(UNLOCKED);
+        loop {
+            match self.client.services().content.writer(cx, open.clone()).await {
+                Err(error) if is_locked(&error) && tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Writes a blob in a few messages. One that is there already is fine.
     pub(super) async fn write(&self, cx: &Context, data: Vec<u8>, labels: Labels) -> Result<Digest> {
         let digest = digest_of(&data);
         let reference = IngestRef::parse(format!("w{}-{digest}", self.number))?;
         let open = OpenWriter { reference, total_bytes: data.len() as u64, expected: Some(digest.clone()) };
-        let content = &self.client.services().content;
-        let mut writer = match content.writer(cx, open).await {
+        let mut writer = match self.writer(cx, open).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(digest),
             other => other?,
         };
@@ -129,10 +150,9 @@ impl Worker {
         let data = data(&subject.name, total);
         let reference = IngestRef::parse(&*subject.name)?;
         let open = OpenWriter { reference, total_bytes: total as u64, expected: None };
-        let content = self.client.services().content.clone();
         let known: usize = written.unwrap_or(0);
         let opened = vec![(subject.clone(), self.yes(known.to_string()))];
-        let mut writer = self.change(opened, content.writer(&self.cx(), open)).await?;
+        let mut writer = self.change(opened, self.writer(&self.cx(), open)).await?;
         let offset = usize::try_from(writer.status().await?.offset_bytes).unwrap_or(usize::MAX);
         if offset < known || offset > total {
             let text = format!("ingest {:?} is at {offset}, {known} of {total} were answered", subject.name);
@@ -157,7 +177,7 @@ impl Worker {
         ];
         let commit = async {
             let open = OpenWriter { reference, total_bytes: total as u64, expected: Some(digest.clone()) };
-            let mut writer = content.writer(&cx, open).await?;
+            let mut writer = self.writer(&cx, open).await?;
             let how = CommitContent { total_bytes: 0, expected: Some(digest.clone()), labels: Labels::new() };
             writer.commit(how).await
         };
