@@ -117,6 +117,14 @@ impl V1Oom {
     }
 }
 
+/// Source: `CGROUP2_SUPER_MAGIC` of the kernel's `linux/magic.h`.
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// Whether the file system at `dir` is cgroup v2.
+pub fn is_v2(dir: &Path) -> bool {
+    rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == CGROUP2_MAGIC)
+}
+
 /// Has the kernel get ready for moves of processes between cgroups, and blocks for as long as that takes.
 ///
 /// The first move after a while waits for an RCU grace period, 10 to 40 ms on an idle machine, before it may keep others

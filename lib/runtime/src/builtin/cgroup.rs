@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 /// Source: the OCI runtime's and systemd's convention.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// Source: `CGROUP2_SUPER_MAGIC` of the kernel's `linux/magic.h`.
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
-
 /// SIGKILL. Source: signal(7).
 const KILL: i32 = 9;
 
@@ -28,7 +25,7 @@ const MAX_PIDS: usize = 1 << 22;
 
 /// Whether everything is in version 2.
 pub(super) fn is_unified() -> bool {
-    rustix::fs::statfs(MOUNT).is_ok_and(|found| found.f_type == CGROUP2_MAGIC)
+    gantry_sys::cgroup::is_v2(Path::new(MOUNT))
 }
 
 /// One of a container's cgroups.

@@ -8,11 +8,10 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-/// The child's stack. It calls a handful of shallow functions.
-const STACK_BYTES: usize = 64 * 1024;
+use super::clone::clone;
 
 /// Where the child stopped. The names appear in errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +68,8 @@ pub(super) struct Plan {
     pub(super) descriptors: Vec<(c_int, c_int)>,
     /// Open `cgroup.procs` files.
     pub(super) cgroups: Vec<OwnedFd>,
+    /// A cgroup of version 2 to be born in: its directory, and its `cgroup.procs` for kernels that cannot.
+    pub(super) birthplace: Option<(OwnedFd, OwnedFd)>,
     pub(super) oom_score_adj: Option<CString>,
     pub(super) session: bool,
     pub(super) terminal: bool,
@@ -86,6 +87,8 @@ struct Shared<'a> {
     /// The first number above all targets.
     floor: c_int,
     parent: libc::pid_t,
+    /// The child was not born in its cgroup.
+    moves: AtomicBool,
     failed_step: AtomicI32,
     errno: AtomicI32,
 }
@@ -102,7 +105,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 }
 
 /// Forks, and execs in the child.
-pub(super) fn fork(plan: &Plan) -> io::Result<Forked> {
+pub(super) fn fork(plan: &Plan) -> Result<Forked, (&'static str, io::Error)> {
     let highest = plan.descriptors.iter().map(|(_, to)| *to).max().unwrap_or(2).max(2);
     let shared = Shared {
         plan,
@@ -111,28 +114,29 @@ pub(super) fn fork(plan: &Plan) -> io::Result<Forked> {
         scratch: (0..=plan.descriptors.len()).map(|_| AtomicI32::new(-1)).collect(),
         floor: highest + 1,
         parent: rustix::process::getpid().as_raw_pid(),
+        moves: AtomicBool::new(false),
         failed_step: AtomicI32::new(0),
         errno: AtomicI32::new(0),
     };
-    let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(STACK_BYTES / 16);
-    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let mut pidfd: c_int = -1;
-
+    let birthplace = plan.birthplace.as_ref().map(|(dir, _)| dir.as_fd());
     // No handler of ours may run in the child: it would run on our memory.
-    let mask = block_signals()?;
-    // SAFETY: `stack` and `shared` outlive the child's use of them, since CLONE_VFORK holds this
-    // thread until the child has exec'd or ended; `child` only makes system calls.
-    let pid = unsafe {
-        libc::clone(child, top.cast(), flags, (&raw const shared).cast_mut().cast::<c_void>(), &raw mut pidfd)
+    let mask = block_signals().map_err(|error| ("block signals", error))?;
+    let fork = |birthplace| {
+        // SAFETY: `shared` outlives the child's use of it, since it lives until the call returns; `child` only makes
+        // system calls.
+        unsafe { clone(child, (&raw const shared).cast_mut().cast::<c_void>(), birthplace) }
     };
-    let error = io::Error::last_os_error();
-    restore_signals(&mask);
-    if pid < 0 {
-        return Err(error);
+    let mut forked = fork(birthplace);
+    if forked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Unsupported) {
+        shared.moves.store(true, Ordering::Release);
+        forked = fork(None);
     }
-    // SAFETY: clone succeeded with CLONE_PIDFD, so it stored a new descriptor that nobody owns yet.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    restore_signals(&mask);
+    let (pid, pidfd) = match (forked, birthplace) {
+        (Ok(forked), _) => forked,
+        (Err(error), None) => return Err(("fork", error)),
+        (Err(error), Some(_)) => return Err(("fork into the cgroup", error)),
+    };
     let failure = Step::from_raw(shared.failed_step.load(Ordering::Acquire))
         .map(|step| (step, io::Error::from_raw_os_error(shared.errno.load(Ordering::Acquire))));
     Ok(Forked { pid, pidfd, failure })
@@ -194,7 +198,8 @@ fn become_program(shared: &Shared<'_>) -> Failed {
 
 fn prepare(shared: &Shared<'_>) -> Result<c_int, Failed> {
     let plan = shared.plan;
-    for procs in &plan.cgroups {
+    let birthplace = plan.birthplace.iter().map(|(_, procs)| procs);
+    for procs in plan.cgroups.iter().chain(birthplace.filter(|_| shared.moves.load(Ordering::Acquire))) {
         rustix::io::write(procs, b"0").map_err(errno_at(Step::Cgroup))?;
     }
     if let Some(score) = &plan.oom_score_adj {

@@ -3,6 +3,7 @@
 //! The one way to start a process in gantry. Nothing is inherited unasked: no environment, no
 //! descriptor, no signal mask or handler. The standard streams are `/dev/null` unless set.
 
+mod clone;
 mod exec;
 mod lasting;
 mod output;
@@ -215,7 +216,7 @@ impl Spawn {
     }
 
     /// Puts the program into the cgroup at directory `dir` before it starts. On cgroup v1, once for
-    /// each hierarchy.
+    /// each hierarchy. On version 2 it is born there, which spares the wait of a move.
     #[must_use]
     pub fn cgroup(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cgroups.push(dir.into());
@@ -267,7 +268,8 @@ impl Spawn {
         let mut busy = 0;
         loop {
             let forking = Forking::begin();
-            let forked = exec::fork(&plan).context("fork").with_context(|| format!("start {label}"))?;
+            let forked = exec::fork(&plan)
+                .map_err(|(step, error)| Error::io(error).context(step).context(format!("start {label}")))?;
             let child = forking.adopt(forked.pid, forked.pidfd);
             let Some((step, error)) = forked.failure else { return Ok(child) };
             child.wait()?;
@@ -309,18 +311,26 @@ impl Spawn {
             }
             descriptors.push((keep(&mut open, fd), number));
         }
-        let cgroups = self.cgroups.iter().map(|dir| {
+        let (mut cgroups, mut birthplace) = (Vec::new(), None);
+        for dir in &self.cgroups {
             let procs = dir.join("cgroup.procs");
             let file = File::options().write(true).open(&procs);
-            file.map(OwnedFd::from).with_context(|| format!("open {procs:?}"))
-        });
+            let file = file.map(OwnedFd::from).with_context(|| format!("open {procs:?}"))?;
+            if birthplace.is_none() && crate::cgroup::is_v2(dir) {
+                let dir = File::open(dir).with_context(|| format!("open {dir:?}"))?;
+                birthplace = Some((dir.into(), file));
+            } else {
+                cgroups.push(file);
+            }
+        }
         let plan = Plan {
             image,
             argv,
             envp,
             cwd: self.cwd.map(|dir| c_string(dir.into_os_string())).transpose()?,
             descriptors,
-            cgroups: cgroups.collect::<Result<_>>()?,
+            cgroups,
+            birthplace,
             oom_score_adj: self.oom_score_adj.map(|score| c_string(score.to_string().into())).transpose()?,
             session: self.session,
             terminal: self.terminal,
