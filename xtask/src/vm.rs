@@ -32,6 +32,7 @@ const SKIPPED: &str = "GANTRY-VM-SKIPPED ";
 pub(crate) const KERNEL_LINE: &str = "console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check net.ifnames=0";
 
 /// Runs the suite in the machine; `args` go to the test binary, after `--no-build` which takes programs as they are.
+/// After `runtime` it is the tests of `lib/runtime`, and the next argument, unless it is a flag, names one of its binaries.
 pub(crate) fn vm(args: &[&str]) -> Result<()> {
     need_root("cargo xtask vm")?;
     setup(NEEDED)?;
@@ -40,15 +41,21 @@ pub(crate) fn vm(args: &[&str]) -> Result<()> {
     fs::create_dir_all(&dir).map_err(at(&dir))?;
     let kernel = Kernel::fetch(&dir)?;
     let root = root_disk(&dir, &kernel)?;
-    let args = match args.split_first() {
-        Some((&"--no-build", rest)) => rest,
+    let payload = match args.split_first() {
+        Some((&"runtime", rest)) => {
+            let (only, rest) = match rest.split_first() {
+                Some((name, rest)) if !name.starts_with('-') => (Some(*name), rest),
+                _ => (None, rest),
+            };
+            payload_disk(&dir, &runtime_tests(only)?, rest)?
+        }
+        Some((&"--no-build", rest)) => payload_disk(&dir, &[("e2e".to_owned(), test_binary()?)], rest)?,
         _ => {
             build(false)?;
             build_go()?;
-            args
+            payload_disk(&dir, &[("e2e".to_owned(), test_binary()?)], args)?
         }
     };
-    let payload = payload_disk(&dir, args)?;
     let initrd = kernel.initrd(&dir)?;
     boot(&kernel.image, &initrd, &root, &payload)
 }
@@ -155,17 +162,19 @@ pub(crate) fn root_disk(dir: &Path, kernel: &Kernel) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// A disk with our programs and the tests.
-fn payload_disk(dir: &Path, args: &[&str]) -> Result<PathBuf> {
-    say("building the end-to-end tests");
+/// A disk with our programs and the tests, which run one after another.
+fn payload_disk(dir: &Path, tests: &[(String, PathBuf)], args: &[&str]) -> Result<PathBuf> {
     let tree = dir.join("payload");
     let _ = fs::remove_dir_all(&tree);
     for sub in ["bin/examples", "go"] {
         let path = tree.join(sub);
         fs::create_dir_all(&path).map_err(at(&path))?;
     }
-    copy_stripped(&test_binary()?, &tree.join("bin/e2e"))?;
-    let ours = ["gantryd", "gantry", "containerd-shim-runc-v2"].map(|name| (target("debug"), "bin", name));
+    for (name, binary) in tests {
+        copy_stripped(binary, &tree.join("bin").join(name))?;
+    }
+    let ours = ["gantryd", "gantry", "containerd-shim-runc-v2", "gantry-runtime-helper"]
+        .map(|name| (target("debug"), "bin", name));
     let theirs = ["debian_container", "ctr", "containerd", "containerd-shim-runc-v2"];
     let theirs = theirs.map(|name| (target("go"), "go", name));
     let example = [(target("debug/examples"), "bin/examples", "debian_container")];
@@ -178,7 +187,9 @@ fn payload_disk(dir: &Path, args: &[&str]) -> Result<PathBuf> {
     }
     let args: Vec<String> = args.iter().map(|arg| format!("'{}'", arg.replace('\'', "'\\''"))).collect();
     let daemon = std::env::var("GANTRY_E2E_DAEMON").unwrap_or_default();
+    let names: Vec<&str> = tests.iter().map(|(name, _)| name.as_str()).collect();
     let script = include_str!("vm_init.sh").replace("@ARGS@", &args.join(" ")).replace("@DAEMON@", &daemon);
+    let script = script.replace("@TESTS@", &names.join(" "));
     let init = tree.join("init");
     fs::write(&init, script).map_err(at(&init))?;
     run(Command::new("chmod").arg("755").arg(&init))?;
@@ -193,11 +204,31 @@ fn copy_stripped(from: &Path, to: &Path) -> Result<()> {
 
 /// Builds the suite; where its binary is.
 fn test_binary() -> Result<PathBuf> {
-    let args = ["test", "--no-run", "--message-format", "json", "--package", "gantry-e2e", "--test", "e2e"];
+    say("building the end-to-end tests");
+    let mut built = test_binaries("gantry-e2e")?;
+    built.pop().map(|(_, binary)| binary).ok_or_else(|| "cargo names no test binary".to_owned())
+}
+
+/// Builds the tests of `lib/runtime` that need a cgroup file system of their own; all, or the one called `only`.
+fn runtime_tests(only: Option<&str>) -> Result<Vec<(String, PathBuf)>> {
+    say("building the tests of lib/runtime");
+    run(&mut cargo(&["build", "--package", "gantry-runtime"]))?;
+    let mut built = test_binaries("gantry-runtime")?;
+    built.retain(|(name, _)| only.map_or(name != "figures", |only| name == only));
+    if built.is_empty() { Err("lib/runtime has no such tests".to_owned()) } else { Ok(built) }
+}
+
+/// Builds a package's tests; their names, and where they are.
+fn test_binaries(package: &str) -> Result<Vec<(String, PathBuf)>> {
+    let args = ["test", "--no-run", "--message-format", "json", "--package", package, "--test", "*"];
     let printed = capture(&mut cargo(&args))?;
     let messages = printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut executables = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executables.next().ok_or_else(|| "cargo names no test binary".to_owned())
+    let tests = messages.filter_map(|message| {
+        let test = message["profile"]["test"] == true;
+        let binary = message["executable"].as_str().filter(|_| test)?;
+        Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(binary)))
+    });
+    Ok(tests.collect())
 }
 
 /// An ext4 disk with what is in `tree`.

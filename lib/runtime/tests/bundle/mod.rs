@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) type Case = Pin<Box<dyn Future<Output = ()>>>;
 
 /// One test of each case for the built-in runtime and for runc, and one of all cases for crun.
+#[allow(unused_macros, reason = "each test binary uses a part")]
 macro_rules! for_each_runtime {
     ($($name:ident => $case:expr;)*) => {
         mod builtin { use super::*; $(for_each_runtime!(@one $name, "builtin", $case);)* }
@@ -106,7 +107,7 @@ impl World {
             // Without a name the choice is the crate's.
             binary: Some(self.runtime.to_owned()).filter(|name| !name.is_empty()),
             root: self.dir.path().join("state"),
-            helper: Some(PathBuf::from(env!("CARGO_BIN_EXE_gantry-runtime-helper"))),
+            helper: Some(helper()),
             timeout: self.timeout,
             ..RuntimeConfig::new("ns")
         }
@@ -236,6 +237,12 @@ impl World {
             console: made.console,
         })
     }
+}
+
+/// Where the helper is: beside the tests, or where they were brought to.
+fn helper() -> PathBuf {
+    let brought = std::env::var_os("GANTRY_RUNTIME_HELPER");
+    brought.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_gantry-runtime-helper")), PathBuf::from)
 }
 
 fn streams(terminal: bool) -> (Io, Option<File>) {
