@@ -28,6 +28,7 @@ pub mod mount;
 pub mod mounts;
 pub mod namespaces;
 pub mod platforms;
+pub mod sandbox_controller;
 pub mod sandboxes;
 pub mod snapshots;
 pub mod streaming;

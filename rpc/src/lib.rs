@@ -35,6 +35,7 @@ pub mod leases;
 pub mod maintenance;
 pub mod mounts;
 pub mod namespaces;
+pub mod sandbox_controllers;
 pub mod sandboxes;
 pub mod snapshots;
 pub mod streaming;

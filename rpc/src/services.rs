@@ -14,6 +14,7 @@ use gantry_core::leases::LeaseManager;
 use gantry_core::maintenance::Maintenance;
 use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
+use gantry_core::sandbox_controller::SandboxController;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
 use gantry_core::streaming::StreamManager;
@@ -23,7 +24,7 @@ use tonic::service::Routes;
 use crate::jobs::JobSet;
 use crate::message::MAX_MESSAGE_BYTES;
 
-/// The services of a daemon. What is absent, and every service not listed here (sandbox controller, transfer), answers UNIMPLEMENTED to every method.
+/// The services of a daemon. What is absent, and every service not listed here (transfer, for one), answers UNIMPLEMENTED to every method.
 #[derive(Clone, Default)]
 pub struct Services {
     /// The version that `Version` answers.
@@ -54,6 +55,8 @@ pub struct Services {
     pub tasks: Option<Arc<dyn TaskManager>>,
     /// The sandbox store.
     pub sandboxes: Option<Arc<dyn SandboxStore>>,
+    /// Controllers of sandboxes by name.
+    pub sandbox_controllers: BTreeMap<String, Arc<dyn SandboxController>>,
     /// Looks after the store; a service of gantry's own.
     pub maintenance: Option<Arc<dyn Maintenance>>,
     /// Activated mounts.
@@ -112,6 +115,10 @@ impl Services {
             crate::maintenance::GrpcMaintenance
         );
         add!(self.sandboxes, pb::sandbox::v1::store_server::StoreServer, crate::sandboxes::GrpcSandboxes);
+        let controllers =
+            crate::sandbox_controllers::GrpcSandboxControllers::new(self.sandbox_controllers, jobs.clone());
+        routes =
+            routes.add_service(limited!(pb::sandbox::v1::controller_server::ControllerServer, controllers));
         add!(self.mounts, pb::mounts::v1::mounts_server::MountsServer, crate::mounts::GrpcMounts);
         add!(
             self.streams,

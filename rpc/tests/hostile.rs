@@ -18,6 +18,7 @@ fn daemon() -> Daemon {
     let n = || nowhere.clone();
     let diff = Arc::new(gantry_rpc::diff::RemoteDiff::new(n()));
     let native = gantry_rpc::snapshots::RemoteSnapshotter::new(n(), "native");
+    let controller = gantry_rpc::sandbox_controllers::RemoteSandboxController::new(n(), "shim");
     Daemon::start(Services {
         version: String::new(),
         revision: String::new(),
@@ -33,6 +34,7 @@ fn daemon() -> Daemon {
         events: Some(Arc::new(gantry_rpc::events::RemoteEvents::new(n()))),
         tasks: Some(Arc::new(gantry_rpc::tasks::RemoteTasks::new(n()))),
         sandboxes: Some(Arc::new(gantry_rpc::sandboxes::RemoteSandboxes::new(n()))),
+        sandbox_controllers: [("shim".to_owned(), Arc::new(controller) as Arc<_>)].into(),
         maintenance: Some(Arc::new(gantry_rpc::maintenance::RemoteMaintenance::new(n()))),
         mounts: Some(Arc::new(gantry_rpc::mounts::RemoteMounts::new(n()))),
         streams: None,
@@ -82,6 +84,12 @@ async fn every_absent_sub_message_is_named() {
     let sandbox = Some(types::Sandbox { sandbox_id: "s".into(), ..Default::default() });
     let request = pb::sandbox::v1::StoreCreateRequest { sandbox };
     names(sandboxes.create(in_test(request)).await, "sandbox.runtime");
+    let mut controllers = client!(daemon, pb::sandbox::v1::controller_client::ControllerClient);
+    names(controllers.create(in_test(Default::default())).await, "sandboxer");
+    let request = pb::sandbox::v1::ControllerCreateRequest { sandboxer: "shim".into(), ..Default::default() };
+    names(controllers.create(in_test(request)).await, "sandbox");
+    let request = pb::sandbox::v1::ControllerUpdateRequest { sandboxer: "shim".into(), ..Default::default() };
+    names(controllers.update(in_test(request)).await, "sandbox");
     let mut leases = client!(daemon, pb::leases::v1::leases_client::LeasesClient);
     names(leases.add_resource(in_test(Default::default())).await, "resource");
     names(leases.delete_resource(in_test(Default::default())).await, "resource");

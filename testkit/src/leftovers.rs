@@ -129,10 +129,11 @@ impl Leftovers {
 
     /// Source: containerd's directories of bundles, working data, fifos and ingests.
     fn directories(&self, found: &mut Vec<String>) {
-        let bundles = "io.containerd.runtime.v2.task";
-        for base in [self.state.join(bundles), self.root.join(bundles)] {
-            for namespace in directories_in(&base) {
-                found.extend(entries(&namespace).iter().map(|left| format!("bundle {}", left.display())));
+        for bundles in ["io.containerd.runtime.v2.task", "io.containerd.sandbox.controller.v1.shim"] {
+            for base in [self.state.join(bundles), self.root.join(bundles)] {
+                for namespace in directories_in(&base) {
+                    found.extend(entries(&namespace).iter().map(|left| format!("bundle {}", left.display())));
+                }
             }
         }
         let ingests = self.root.join("io.containerd.content.v1.content/ingest");

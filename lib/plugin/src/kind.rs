@@ -67,6 +67,8 @@ kinds! {
     Lease => "io.containerd.lease.v1";
     /// Sandbox records.
     SandboxStore => "io.containerd.sandbox.store.v1";
+    /// Runs sandboxes that are pods with a container of their own.
+    PodSandboxController => "io.containerd.podsandbox.controller.v1";
     /// Runs sandboxes.
     SandboxController => "io.containerd.sandbox.controller.v1";
     /// Moves images.

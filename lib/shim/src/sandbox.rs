@@ -33,6 +33,10 @@ const NOT_READY: &str = "SANDBOX_NOTREADY";
 /// How long stopping waits for containers to end if the caller does not say.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a shutdown waits for them: whoever asks for one has less patience. Source: the original's
+/// `io.containerd.timeout.shim.shutdown` is 3 s.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Serves the one sandbox that a shim may be.
 #[derive(Debug)]
 pub struct SandboxService {
@@ -71,6 +75,7 @@ impl SandboxService {
             return Err(Error::already_exists(format!("sandbox {id:?}")));
         }
         *sandbox = Some(Sandbox { id, started: None });
+        self.shim.become_sandbox();
         Ok(())
     }
 
@@ -97,6 +102,20 @@ impl SandboxService {
             *stopped = stopped.or_else(|| Some(SystemTime::now()));
             first
         });
+        Ok(())
+    }
+
+    /// Ends the shim, and what still runs in it.
+    async fn shutdown(&self, id: &str) -> Result<()> {
+        if self.lock().is_none() {
+            self.shim.shutdown();
+            return Ok(());
+        }
+        self.get(id)?;
+        if let Err(error) = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.stop(id, 0)).await.unwrap_or(Ok(())) {
+            tracing::warn!(%error, sandbox_id = id, "the shim of a sandbox ends before its tasks");
+        }
+        self.shim.abandon();
         Ok(())
     }
 
@@ -184,8 +203,8 @@ impl Service for SandboxService {
                 Ok(encode(&wire::PingResponse::default()))
             }
             "ShutdownSandbox" => {
-                let _: wire::ShutdownSandboxRequest = decode(payload)?;
-                self.shim.shutdown();
+                let request: wire::ShutdownSandboxRequest = decode(payload)?;
+                Box::pin(self.shutdown(&request.sandbox_id)).await?;
                 Ok(encode(&wire::ShutdownSandboxResponse::default()))
             }
             "SandboxMetrics" => {
@@ -229,7 +248,13 @@ mod tests {
         assert_eq!(service.wait("pod").await.unwrap(), waited.unwrap());
         assert_eq!(service.status("pod").unwrap().state, NOT_READY);
         assert_eq!(service.start("pod").unwrap_err().kind(), ErrorKind::FailedPrecondition);
-        service.call("ShutdownSandbox", Bytes::new(), CallContext::local()).await.unwrap();
+        shim.shutdown();
+        let ended = tokio::time::timeout(Duration::from_millis(10), shim.ended()).await;
+        assert!(ended.is_err(), "a sandbox needs no task to live");
+        let shut_down = |id: &str| encode(&wire::ShutdownSandboxRequest { sandbox_id: id.into() });
+        let other = service.call("ShutdownSandbox", shut_down("other"), CallContext::local()).await;
+        assert_eq!(other.unwrap_err().kind(), ErrorKind::NotFound);
+        service.call("ShutdownSandbox", shut_down("pod"), CallContext::local()).await.unwrap();
         shim.ended().await;
     }
 

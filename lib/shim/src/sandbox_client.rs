@@ -77,6 +77,17 @@ impl SandboxClient {
         SandboxClient { client, namespace: namespace.to_owned(), timeout }
     }
 
+    /// The connection, for other services of the same shim.
+    pub fn connection(&self) -> &Client {
+        &self.client
+    }
+
+    /// The same client with another deadline for its calls.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Option<Duration>) -> SandboxClient {
+        SandboxClient { timeout, ..self.clone() }
+    }
+
     async fn call<Q: Message, P: Message + Default>(
         &self,
         method: &str,

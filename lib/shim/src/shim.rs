@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Shim {
     tasks: Mutex<BTreeMap<String, Slot>>,
     surroundings: Arc<Surroundings>,
     shutdown: CancellationToken,
+    /// Whether the shim is a sandbox, which it stays without tasks too.
+    is_sandbox: AtomicBool,
     /// Fired when something was done.
     active: Notify,
 }
@@ -46,6 +49,7 @@ impl Shim {
             tasks: Mutex::default(),
             surroundings: Arc::new(surroundings),
             shutdown: CancellationToken::new(),
+            is_sandbox: AtomicBool::new(false),
             active: Notify::new(),
         })
     }
@@ -226,10 +230,15 @@ impl Shim {
         Ok(self.task(id)?.pid())
     }
 
-    /// Ends the shim if it has no task left.
+    /// From now on the shim ends with its sandbox, whether or not it has tasks.
+    pub(crate) fn become_sandbox(&self) {
+        self.is_sandbox.store(true, Ordering::Release);
+    }
+
+    /// Ends the shim if it has no task left and is no sandbox.
     pub fn shutdown(&self) {
         let tasks = self.lock();
-        if tasks.is_empty() {
+        if tasks.is_empty() && !self.is_sandbox.load(Ordering::Acquire) {
             self.shutdown.cancel();
         }
     }

@@ -5,21 +5,23 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use gantry_core::{ContainerId, Error, Namespace, Result, ResultExt};
+use gantry_core::{ContainerId, Error, ErrorKind, Namespace, Result, ResultExt};
 use gantry_mount::Busy;
 use gantry_shim::bootstrap::Answer;
 use serde::{Deserialize, Serialize};
 
 /// Source: features I08.
-const PLUGIN_DIR: &str = "io.containerd.runtime.v2.task";
+const TASKS_DIR: &str = "io.containerd.runtime.v2.task";
 const CONFIG: &str = "config.json";
 const WORK: &str = "work";
 const BOOTSTRAP: &str = "bootstrap.json";
 const ADDRESS: &str = "address";
 const SHIM_BINARY: &str = "shim-binary-path";
 const SANDBOX: &str = "sandbox";
-/// Ours: the exit of the init process has been told to the world.
+/// Ours: the exit of the init process, or of the sandbox, has been told to the world.
 const EXIT_TOLD: &str = "exit-told";
+/// Ours: the sandbox has begun.
+const STARTED: &str = "sandbox-started";
 
 /// The most that is read of one of a bundle's small files.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -48,16 +50,30 @@ struct Saved {
 }
 
 impl Bundles {
-    /// Makes the two directories, closed to others. Source: security S05, S18.
+    /// Those of tasks, in directories that the root of a user namespace may pass through. Source: features C45.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(crate) fn open(state: &Path, root: &Path) -> Result<Bundles> {
-        let bundles = Bundles { state: state.join(PLUGIN_DIR), root: root.join(PLUGIN_DIR) };
-        for dir in [&bundles.state, &bundles.root] {
+    pub(crate) fn of_tasks(state: &Path, root: &Path) -> Result<Bundles> {
+        Bundles::open(state.join(TASKS_DIR), root.join(TASKS_DIR), 0o711)
+    }
+
+    /// Those of sandboxes, in directories that are closed to others. Source: security S18.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn of_sandboxes(state: &Path, root: &Path) -> Result<Bundles> {
+        Bundles::open(state.to_owned(), root.to_owned(), 0o700)
+    }
+
+    /// Makes the two directories. Source: security S05, S18.
+    fn open(state: PathBuf, root: PathBuf, mode: u32) -> Result<Bundles> {
+        for dir in [&state, &root] {
             make_dir(dir)?;
+            std::fs::set_permissions(dir, Permissions::from_mode(mode))
+                .with_context(|| format!("close {dir:?}"))?;
         }
-        Ok(bundles)
+        Ok(Bundles { state, root })
     }
 
     pub(crate) fn bundle(&self, namespace: &Namespace, id: &ContainerId) -> Bundle {
@@ -112,11 +128,11 @@ impl Bundles {
 }
 
 impl Bundle {
-    /// Makes the bundle with `spec` in it.
+    /// Makes the bundle with `spec` in it; a sandbox may have none.
     ///
     /// # Errors
     /// `AlreadyExists`; otherwise what the kernel said. Nothing is left then.
-    pub(crate) fn create(&self, spec: &[u8], sandbox_id: &str) -> Result<()> {
+    pub(crate) fn create(&self, spec: Option<&[u8]>, sandbox_id: &str) -> Result<()> {
         for dir in [&self.path, &self.work] {
             make_dir(dir.parent().expect("a bundle lies below its namespace's directory"))?;
         }
@@ -132,13 +148,13 @@ impl Bundle {
         made
     }
 
-    fn fill(&self, spec: &[u8], sandbox_id: &str) -> Result<()> {
+    fn fill(&self, spec: Option<&[u8]>, sandbox_id: &str) -> Result<()> {
         new_dir(&self.rootfs(), 0o711)?;
         new_dir(&self.work, 0o700)?;
         std::os::unix::fs::symlink(&self.work, self.path.join(WORK))
             .with_context(|| format!("link the work directory of {:?}", self.path))?;
         // The root of a user namespace passes through on its way to the root file system.
-        if let Some(gid) = remapped_root(spec) {
+        if let Some(gid) = spec.and_then(remapped_root) {
             std::os::unix::fs::chown(&self.path, None, Some(gid))
                 .and_then(|()| std::fs::set_permissions(&self.path, Permissions::from_mode(0o710)))
                 .with_context(|| format!("open {:?} for group {gid}", self.path))?;
@@ -146,7 +162,7 @@ impl Bundle {
         if !sandbox_id.is_empty() {
             self.write(SANDBOX, sandbox_id.as_bytes())?;
         }
-        self.write(CONFIG, spec)
+        spec.map_or(Ok(()), |spec| self.write(CONFIG, spec))
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -174,6 +190,16 @@ impl Bundle {
         let removed = remove_tree(&hidden);
         remove_tree(&self.work)?;
         removed
+    }
+
+    /// As [`Bundle::delete`]; what cannot be removed is logged, and found again at the next start.
+    pub(crate) async fn delete_or_log(&self) {
+        let gone = self.clone();
+        let deleted = tokio::task::spawn_blocking(move || gone.delete()).await;
+        let deleted = deleted.unwrap_or_else(|error| Err(Error::with_source(ErrorKind::Internal, error)));
+        if let Err(error) = deleted {
+            tracing::warn!(%error, namespace = %self.namespace, container_id = %self.id, "a bundle stays");
+        }
     }
 
     /// Whether there is a specification: without one the bundle is what a crash left.
@@ -224,6 +250,23 @@ impl Bundle {
     pub(crate) fn init_pid(&self) -> u32 {
         let text = self.read("init.pid").unwrap_or_default();
         std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// The sandbox that the container belongs to; empty for none.
+    pub(crate) fn sandbox(&self) -> String {
+        let text = self.read(SANDBOX).unwrap_or_default();
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Notes that the sandbox has begun, for the daemon after this one.
+    pub(crate) fn note_started(&self) {
+        if let Err(error) = self.write(STARTED, b"") {
+            tracing::debug!(%error, path = ?self.path, "the start of a sandbox is not noted");
+        }
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.path.join(STARTED).exists()
     }
 
     /// Notes that the exit of the init process was told, for the daemon after this one.
@@ -339,7 +382,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     fn bundle(dir: &Path, id: &str) -> (Bundles, Bundle) {
-        let bundles = Bundles::open(&dir.join("state"), &dir.join("root")).unwrap();
+        let bundles = Bundles::of_tasks(&dir.join("state"), &dir.join("root")).unwrap();
         let bundle = bundles.bundle(&Namespace::parse("n").unwrap(), &ContainerId::parse(id).unwrap());
         (bundles, bundle)
     }
@@ -348,13 +391,13 @@ mod tests {
     fn a_bundle_is_closed_to_others_and_deleted_whole() {
         let dir = tempfile::tempdir().unwrap();
         let (bundles, web) = bundle(dir.path(), "web");
-        web.create(b"{}", "pod").unwrap();
+        web.create(Some(b"{}"), "pod").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(&web.path), 0o700);
         assert_eq!(mode(&web.path.join(CONFIG)), 0o600);
         assert_eq!(std::fs::read_link(web.path.join(WORK)).unwrap(), web.work);
         assert!(web.is_whole());
-        assert_eq!(web.create(b"{}", "").unwrap_err().kind(), gantry_core::ErrorKind::AlreadyExists);
+        assert_eq!(web.create(Some(b"{}"), "").unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(bundles.list().unwrap().len(), 1);
         web.delete().unwrap();
         web.delete().unwrap();
@@ -366,7 +409,7 @@ mod tests {
     fn remains_and_orphans_are_removed_and_strangers_stay() {
         let dir = tempfile::tempdir().unwrap();
         let (bundles, web) = bundle(dir.path(), "web");
-        web.create(b"{}", "").unwrap();
+        web.create(Some(b"{}"), "").unwrap();
         let hidden = web.path.with_file_name(".web");
         std::fs::rename(&web.path, &hidden).unwrap();
         let strange = web.path.with_file_name("not an id");
@@ -379,7 +422,7 @@ mod tests {
     fn deleting_does_not_follow_links() {
         let dir = tempfile::tempdir().unwrap();
         let (_, web) = bundle(dir.path(), "web");
-        web.create(b"{}", "").unwrap();
+        web.create(Some(b"{}"), "").unwrap();
         let kept = dir.path().join("kept");
         std::fs::create_dir(&kept).unwrap();
         std::fs::write(kept.join("file"), "x").unwrap();
@@ -393,7 +436,7 @@ mod tests {
     fn what_a_shim_answered_is_read_back_in_either_form() {
         let dir = tempfile::tempdir().unwrap();
         let (_, web) = bundle(dir.path(), "web");
-        web.create(b"{}", "").unwrap();
+        web.create(Some(b"{}"), "").unwrap();
         assert!(web.shim().is_err());
         web.write(ADDRESS, b"unix:///run/s/old\n").unwrap();
         assert_eq!(web.shim().unwrap().address, "unix:///run/s/old");

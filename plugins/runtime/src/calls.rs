@@ -58,7 +58,7 @@ impl ShimTasks {
         let (waiter, asker) = task.waits.join(exec_id);
         if let Some(asker) = asker {
             let (task, exec_id) = (Arc::clone(task), exec_id.to_owned());
-            self.inner.job(async move {
+            self.inner.jobs.job(async move {
                 let exit = task.client().wait(task.id(), &exec_id).await;
                 task.waits.tell(asker, exit);
             });
@@ -71,7 +71,7 @@ impl ShimTasks {
 impl TaskRuntime for ShimTasks {
     async fn create(&self, cx: &Context, new: RuntimeCreate) -> Result<u32> {
         let (inner, cx) = (Arc::clone(&self.inner), cx.clone());
-        self.inner.finish(async move { inner.create(&cx, new).await }).await
+        self.inner.jobs.finish(async move { inner.create(&cx, new).await }).await
     }
 
     async fn start(&self, cx: &Context, id: &str, exec_id: &str) -> Result<u32> {
@@ -83,7 +83,7 @@ impl TaskRuntime for ShimTasks {
         match exec_id {
             "" => {
                 let inner = Arc::clone(&self.inner);
-                self.inner.finish(async move { inner.delete(&task).await }).await
+                self.inner.jobs.finish(async move { inner.delete(&task).await }).await
             }
             _ => {
                 let exit = task.client().delete(id, exec_id).await?;

@@ -27,7 +27,7 @@ pub(crate) async fn watch(inner: Arc<Inner>, task: Arc<Task>) {
             () = connection.closed() => {}
         }
         let _ending = task.ending.lock().await;
-        if task.is_gone() || inner.is_closed() {
+        if task.is_gone() || inner.jobs.is_closed() {
             return;
         }
         if let Some(client) = reconnect(&inner, &task).await {
@@ -56,7 +56,7 @@ async fn reconnect(inner: &Inner, task: &Task) -> Option<gantry_shim::client::Ta
 
 /// Cleans up after the shim of `task` and tells of the end, as far as it was not told. The caller holds `task.ending`.
 pub(crate) async fn bury(inner: &Arc<Inner>, task: &Task) {
-    let exit = clean_up(inner, &task.bundle, Some(&task.binary)).await;
+    let exit = clean_up(&inner.config, &task.bundle, Some(&task.binary)).await;
     inner.remove(&task.bundle);
     inner.tell(&task.end(&exit), Told::Exit).await;
     inner.tell(&task.end(&exit), Told::Delete).await;
@@ -65,7 +65,7 @@ pub(crate) async fn bury(inner: &Arc<Inner>, task: &Task) {
 
 /// Runs the shim's `delete` and removes the bundle; goes on after an error, since nobody else will.
 pub(crate) async fn clean_up(
-    inner: &Arc<Inner>,
+    config: &ShimTasksConfig,
     bundle: &Bundle,
     binary: Option<&std::path::Path>,
 ) -> ExitRecord {
@@ -77,7 +77,7 @@ pub(crate) async fn clean_up(
         exited_at: SystemTime::now(),
     };
     if let Some(binary) = binary {
-        match bootstrap::delete(&inner.config, binary, bundle).await {
+        match bootstrap::delete(config, binary, bundle).await {
             Ok(deleted) if deleted.exited_at > SystemTime::UNIX_EPOCH => {
                 exit = ExitRecord { pid: deleted.pid.max(exit.pid), ..deleted };
             }
@@ -87,13 +87,13 @@ pub(crate) async fn clean_up(
             }
         }
     }
-    remove_socket(&inner.config, bundle);
-    inner.delete_bundle(bundle).await;
+    remove_socket(config, bundle);
+    bundle.delete_or_log().await;
     exit
 }
 
 /// Removes the socket that nobody listens on any more.
-fn remove_socket(config: &ShimTasksConfig, bundle: &Bundle) {
+pub(crate) fn remove_socket(config: &ShimTasksConfig, bundle: &Bundle) {
     let path = match bundle.shim().and_then(|answer| bootstrap::socket(&answer)) {
         Ok(path) => path,
         // A `start` that was cut off may have made the socket without having told where it is; ours makes it here.

@@ -7,6 +7,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::Bundle;
+use crate::jobs::Jobs;
+
 /// The longest line that is passed on whole.
 const MAX_LINE_BYTES: usize = 4096;
 
@@ -14,20 +17,27 @@ const MAX_LINE_BYTES: usize = 4096;
 ///
 /// # Errors
 /// What the kernel said.
-pub(crate) fn open(path: &Path) -> Result<pipe::Receiver> {
+fn open(path: &Path) -> Result<pipe::Receiver> {
     gantry_sys::fifo::make(path, 0o600)?;
     // Holding both ends, reading never ends when a writer leaves: there are several, one after the other.
     let fd = gantry_sys::fifo::open_now(path, gantry_sys::fifo::End::Both)?;
     pipe::Receiver::from_owned_fd_unchecked(fd).with_context(|| format!("watch {path:?}"))
 }
 
+/// Reads the log of the shim of `bundle` until `over`, beside the others. A shim without log serves as well.
+pub(crate) fn follow_in(jobs: &Jobs, bundle: &Bundle, over: &CancellationToken) {
+    match open(&bundle.log()) {
+        Ok(fifo) => {
+            jobs.job(follow(fifo, bundle.namespace.to_string(), bundle.id.to_string(), over.clone()));
+        }
+        Err(error) => {
+            tracing::warn!(%error, namespace = %bundle.namespace, container_id = %bundle.id, "no shim log");
+        }
+    }
+}
+
 /// Passes lines on until `over`, then what is still there.
-pub(crate) async fn follow(
-    mut fifo: pipe::Receiver,
-    namespace: String,
-    container_id: String,
-    over: CancellationToken,
-) {
+async fn follow(mut fifo: pipe::Receiver, namespace: String, container_id: String, over: CancellationToken) {
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
     let mut show = |bytes: &[u8]| {

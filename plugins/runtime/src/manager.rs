@@ -13,13 +13,14 @@ use gantry_shim::client::TaskClient;
 use gantry_shim::convert::ShimCreate;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::bootstrap::Commands;
 use crate::bundle::{Bundle, Bundles};
 use crate::config::ShimTasksConfig;
 use crate::events::ForwardedEvents;
+use crate::jobs::Jobs;
 use crate::ledger::{End, Entry, Ledger, Told};
+use crate::sandboxes::SandboxShims;
 use crate::task::{self, Task};
 use crate::{dead_shim, log, shim_binary};
 
@@ -47,8 +48,8 @@ pub(crate) struct Inner {
     pub(crate) mounts: OnceLock<Arc<dyn MountManager>>,
     tasks: Mutex<HashMap<Key, Slot>>,
     found: Mutex<Found>,
-    jobs: TaskTracker,
-    closed: CancellationToken,
+    pub(crate) jobs: Jobs,
+    sandboxes: OnceLock<Arc<SandboxShims>>,
 }
 
 /// The bundles found at start, and what to drop when it is known what became of each.
@@ -86,7 +87,7 @@ impl ShimTasks {
     /// # Errors
     /// What the kernel said.
     pub fn open(config: ShimTasksConfig, events: Arc<dyn EventPublisher>) -> Result<ShimTasks> {
-        let bundles = Bundles::open(&config.state, &config.root)?;
+        let bundles = Bundles::of_tasks(&config.state, &config.root)?;
         let inner = Inner {
             config,
             bundles,
@@ -96,8 +97,8 @@ impl ShimTasks {
             mounts: OnceLock::new(),
             tasks: Mutex::default(),
             found: Mutex::default(),
-            jobs: TaskTracker::new(),
-            closed: CancellationToken::new(),
+            jobs: Jobs::default(),
+            sandboxes: OnceLock::new(),
         };
         let tasks = ShimTasks { inner: Arc::new(inner) };
         tasks.find_bundles()?;
@@ -108,6 +109,12 @@ impl ShimTasks {
     pub fn set_mounts(&self, mounts: Arc<dyn MountManager>) {
         // Tasks made with the first one must find it again.
         let _ = self.inner.mounts.set(mounts);
+    }
+
+    /// Lets tasks of the sandboxes in `sandboxes` run in those sandboxes' shims. Only the first call counts.
+    pub fn set_sandboxes(&self, sandboxes: Arc<SandboxShims>) {
+        // As for mounts.
+        let _ = self.inner.sandboxes.set(sandboxes);
     }
 
     /// The service that shims send their events to; the daemon serves it as [`crate::EVENTS_SERVICE`] on its ttrpc
@@ -122,12 +129,7 @@ impl ShimTasks {
 
     /// Lets go of every shim; they go on without us.
     pub async fn close(&self) {
-        self.inner.closed.cancel();
-        self.inner.jobs.close();
-        let waited = tokio::time::timeout(self.inner.config.timeouts.start, self.inner.jobs.wait()).await;
-        if waited.is_err() {
-            tracing::warn!(jobs = self.inner.jobs.len(), "shims do not answer; their calls are abandoned");
-        }
+        self.inner.jobs.close(self.inner.config.timeouts.start).await;
         self.inner.lock().clear();
     }
 }
@@ -140,34 +142,6 @@ impl Inner {
 
     pub(crate) fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
-    }
-
-    /// Runs a job that ends with the daemon.
-    pub(crate) fn job(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let closed = self.closed.clone();
-        self.jobs.spawn(async move {
-            // The jobs here can be taken up again by the daemon after this one.
-            tokio::select! {
-                () = closed.cancelled() => {}
-                () = work => {}
-            }
-        });
-    }
-
-    /// Runs work that changes something to its end, whether or not the caller still wants to know.
-    ///
-    /// # Errors
-    /// What `work` says.
-    pub(crate) async fn finish<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let done = self.jobs.spawn(work).await;
-        done.unwrap_or_else(|error| Err(Error::with_source(ErrorKind::Internal, error)))
     }
 
     pub(crate) fn put(&self, bundle: &Bundle, slot: Slot) {
@@ -220,33 +194,11 @@ impl Inner {
         }
     }
 
-    /// Removes a bundle; what cannot be removed is logged, and found again at the next start.
-    pub(crate) async fn delete_bundle(&self, bundle: &Bundle) {
-        let gone = bundle.clone();
-        let deleted = tokio::task::spawn_blocking(move || gone.delete()).await;
-        let deleted = deleted.unwrap_or_else(|error| Err(Error::with_source(ErrorKind::Internal, error)));
-        if let Err(error) = deleted {
-            tracing::warn!(%error, namespace = %bundle.namespace, container_id = %bundle.id, "a bundle stays");
-        }
-    }
-
     /// Puts a task to work: it is found from now on, its log is read and its shim watched.
     pub(crate) fn serve(self: &Arc<Self>, task: Arc<Task>) {
         self.put(&task.bundle, Slot::Serving(Arc::clone(&task)));
         let inner = Arc::clone(self);
-        self.job(dead_shim::watch(inner, task));
-    }
-
-    /// Reads the shim's log until `over`. A shim without log serves as well.
-    pub(crate) fn follow_log(&self, bundle: &Bundle, over: &CancellationToken) {
-        match log::open(&bundle.log()) {
-            Ok(fifo) => {
-                self.job(log::follow(fifo, bundle.namespace.to_string(), bundle.id.to_string(), over.clone()))
-            }
-            Err(error) => {
-                tracing::warn!(%error, namespace = %bundle.namespace, container_id = %bundle.id, "no shim log");
-            }
-        }
+        self.jobs.job(dead_shim::watch(inner, task));
     }
 
     /// Whether another task has the same shim.
@@ -282,22 +234,20 @@ impl Inner {
     }
 
     async fn make(&self, cx: &Context, bundle: &Bundle, mut new: RuntimeCreate) -> Result<Task> {
-        let binary = match self.sandbox_shim(bundle, &new.sandbox_id) {
-            Some((binary, _)) => binary,
-            // Source: semantics, Tasks: an unknown runtime is UNKNOWN.
-            None => shim_binary::find(&new.runtime, &new.runtime_path).map_err(|error| {
-                error.with_kind(ErrorKind::Unknown).context("failed to resolve runtime path")
-            })?,
+        let shared = self.sandbox_shim(bundle, &new.sandbox_id).await?;
+        let binary = match &shared {
+            Some((binary, _)) => binary.clone(),
+            None => shim_binary::find_or_unknown(&new.runtime, &new.runtime_path)?,
         };
         let spec = new.spec.clone().ok_or_else(|| Error::unknown("the container has no spec"))?;
         // The container's process will be moved into its cgroups; the kernel's wait for that runs beside the shim's start.
-        self.jobs.spawn_blocking(|| {
+        self.jobs.beside(|| {
             if let Err(error) = gantry_sys::cgroup::ease_moves() {
                 tracing::debug!(%error, "moves between cgroups are not eased");
             }
         });
         let (made, sandbox_id) = (bundle.clone(), new.sandbox_id.clone());
-        tokio::task::spawn_blocking(move || made.create(&spec.value, &sandbox_id))
+        tokio::task::spawn_blocking(move || made.create(Some(&spec.value), &sandbox_id))
             .await
             .map_err(|error| Error::with_source(ErrorKind::Internal, error))?
             .context("make bundle")?;
@@ -305,14 +255,14 @@ impl Inner {
         let rootfs = match self.rootfs(cx, id, &binary, std::mem::take(&mut new.rootfs)).await {
             Ok(rootfs) => rootfs,
             Err(error) => {
-                self.delete_bundle(bundle).await;
+                bundle.delete_or_log().await;
                 return Err(error);
             }
         };
         new.rootfs = rootfs.mounts;
         let over = CancellationToken::new();
-        self.follow_log(bundle, &over);
-        let made = self.make_in(bundle, &binary, new, &over).await;
+        log::follow_in(&self.jobs, bundle, &over);
+        let made = self.make_in(bundle, (&binary, shared.map(|(_, answer)| answer)), new, &over).await;
         if made.is_err() {
             over.cancel();
             if rootfs.activated {
@@ -325,14 +275,18 @@ impl Inner {
     async fn make_in(
         &self,
         bundle: &Bundle,
-        binary: &Path,
+        (binary, shared): (&Path, Option<Answer>),
         new: RuntimeCreate,
         over: &CancellationToken,
     ) -> Result<Task> {
-        let answer = match self.start_shim(bundle, binary, &new).await {
+        let started = match shared {
+            Some(answer) => Ok(answer),
+            None => self.commands.start(&self.config, binary, bundle, new.options.as_ref()).await,
+        };
+        let answer = match started {
             Ok(answer) => answer,
             Err(error) => {
-                self.delete_bundle(bundle).await;
+                bundle.delete_or_log().await;
                 return Err(error);
             }
         };
@@ -361,22 +315,31 @@ impl Inner {
         }
     }
 
-    /// The program and address of the sandbox's shim, if the sandbox is a task that it serves.
-    fn sandbox_shim(&self, bundle: &Bundle, sandbox_id: &str) -> Option<(PathBuf, Answer)> {
+    /// The program and address of the sandbox's shim, if the task is of a sandbox other than itself.
+    ///
+    /// # Errors
+    /// `Unknown`, in the original's words, if nobody runs that sandbox.
+    async fn sandbox_shim(&self, bundle: &Bundle, sandbox_id: &str) -> Result<Option<(PathBuf, Answer)>> {
+        if sandbox_id.is_empty() || sandbox_id == bundle.id.as_str() {
+            return Ok(None);
+        }
         let key = (bundle.namespace.to_string(), sandbox_id.to_owned());
+        if let Some(sandboxes) = self.sandboxes.get()
+            && let Some(sandbox) = sandboxes.get(&key, &self.config.timeouts).await?
+        {
+            return Ok(Some((sandbox.binary.clone(), sandbox.answer.clone())));
+        }
+        // A sandbox may also be a task whose shim the others share.
         match self.lock().get(&key) {
-            Some(Slot::Serving(task)) if sandbox_id != bundle.id.as_str() => {
-                Some((task.binary.clone(), task.answer.clone()))
-            }
-            _ => None,
+            Some(Slot::Serving(task)) => Ok(Some((task.binary.clone(), task.answer.clone()))),
+            _ => Err(Error::unknown(format!("can't find sandbox {sandbox_id}"))),
         }
     }
 
-    async fn start_shim(&self, bundle: &Bundle, binary: &Path, new: &RuntimeCreate) -> Result<Answer> {
-        if let Some((_, answer)) = self.sandbox_shim(bundle, &new.sandbox_id) {
-            return Ok(answer);
-        }
-        self.commands.start(&self.config, binary, bundle, new.options.as_ref()).await
+    /// Whether the shim of `bundle` is a sandbox's, which ends with the sandbox and not with its last task.
+    fn is_sandboxes(&self, bundle: &Bundle) -> bool {
+        let key = (bundle.namespace.to_string(), bundle.sandbox());
+        self.sandboxes.get().is_some_and(|sandboxes| sandboxes.has(&key))
     }
 
     /// Undoes a create that failed after the shim was started: container, shim, bundle.
@@ -387,11 +350,14 @@ impl Inner {
         if let Some(client) = client {
             self.end_shim(client, bundle, answer).await;
         }
-        self.delete_bundle(bundle).await;
+        bundle.delete_or_log().await;
     }
 
     /// Asks a shim to end, and waits for it unless it has other tasks.
     async fn end_shim(&self, client: &TaskClient, bundle: &Bundle, answer: &Answer) {
+        if self.is_sandboxes(bundle) {
+            return;
+        }
         let patience = self.config.timeouts.shutdown;
         if let Err(error) = client.with_timeout(Some(patience)).shutdown(bundle.id.as_str(), false).await {
             tracing::debug!(%error, container_id = %bundle.id, "shutdown of a shim");
@@ -413,13 +379,13 @@ impl Inner {
         let client = task.client();
         let exit = client.delete(task.id(), "").await?;
         self.end_shim(&client, &task.bundle, &task.answer).await;
-        self.delete_bundle(&task.bundle).await;
+        task.bundle.delete_or_log().await;
         self.deactivate_rootfs(&Context::new(task.bundle.namespace.clone()), task.id()).await;
         self.remove(&task.bundle);
         task.gone(exit.clone());
         // The shim's own events are on their way, or were lost with it.
         let (inner, task, last) = (Arc::clone(self), Arc::clone(task), exit.clone());
-        self.job(async move {
+        self.jobs.job(async move {
             inner.ledger.wait(&task.end(&last).entry(Told::Delete), LAST_EVENTS).await;
             inner.tell(&task.end(&last), Told::Exit).await;
             inner.tell(&task.end(&last), Told::Delete).await;

@@ -18,8 +18,8 @@ use crate::bundle::Bundle;
 use crate::dead_shim;
 use crate::ledger::{End, Told};
 use crate::manager::{Inner, ShimTasks, Slot};
-use crate::shim_binary;
 use crate::task::{self, Task};
+use crate::{log, shim_binary};
 
 /// How many bundles are looked at at once: most of the time is waiting, but cleaning up starts processes.
 const AT_ONCE: usize = 64;
@@ -66,12 +66,12 @@ async fn recover_one(inner: &Arc<Inner>, bundle: &Bundle) -> bool {
     let binary = binary.ok();
     if !bundle.is_whole() {
         tracing::warn!(%namespace, %container_id, "a broken bundle is removed");
-        inner.delete_bundle(bundle).await;
+        bundle.delete_or_log().await;
         return false;
     }
     let Ok(answer) = bundle.shim() else {
         tracing::warn!(%namespace, %container_id, "a bundle without shim is cleaned up");
-        dead_shim::clean_up(inner, bundle, binary.as_deref()).await;
+        dead_shim::clean_up(&inner.config, bundle, binary.as_deref()).await;
         return false;
     };
     let over = CancellationToken::new();
@@ -88,7 +88,7 @@ async fn recover_one(inner: &Arc<Inner>, bundle: &Bundle) -> bool {
             return false;
         }
     };
-    inner.follow_log(bundle, &over);
+    log::follow_in(&inner.jobs, bundle, &over);
     let mut state = client.with_timeout(Some(timeouts.load)).state(bundle.id.as_str(), "").await;
     if matches!(&state, Err(error) if error.kind() == ErrorKind::NotFound) {
         state = end_or_made(inner, bundle, &client).await;
@@ -103,7 +103,7 @@ async fn recover_one(inner: &Arc<Inner>, bundle: &Bundle) -> bool {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             over.cancel();
             tracing::info!(%namespace, %container_id, "a shim without its task is cleaned up after");
-            dead_shim::clean_up(inner, bundle, binary.as_deref()).await;
+            dead_shim::clean_up(&inner.config, bundle, binary.as_deref()).await;
             return false;
         }
         // Slow is not dead: the workload goes on, and later calls may succeed.
@@ -136,9 +136,14 @@ async fn end_or_made(inner: &Inner, bundle: &Bundle, client: &TaskClient) -> Res
     let timeouts = &inner.config.timeouts;
     let (namespace, container_id) = (&bundle.namespace, &bundle.id);
     let end = Instant::now() + timeouts.shutdown;
+    // A sandbox's shim ends with the sandbox.
+    let sandbox = bundle.sandbox();
+    let own = sandbox.is_empty() || sandbox == container_id.as_str();
     loop {
-        let ended = client.with_timeout(Some(timeouts.shutdown)).shutdown(container_id.as_str(), false).await;
-        if let Err(error) = ended {
+        if own
+            && let Err(error) =
+                client.with_timeout(Some(timeouts.shutdown)).shutdown(container_id.as_str(), false).await
+        {
             tracing::debug!(%error, %namespace, %container_id, "shutdown of a shim");
         }
         let gone = tokio::time::timeout(LOOK, client.connection().closed()).await.is_ok();
@@ -156,7 +161,7 @@ async fn end_or_made(inner: &Inner, bundle: &Bundle, client: &TaskClient) -> Res
 async fn tell_of_dead(inner: &Arc<Inner>, bundle: &Bundle, binary: Option<&Path>) {
     tracing::info!(namespace = %bundle.namespace, container_id = %bundle.id, "a shim died meanwhile");
     let told = bundle.is_exit_told();
-    let exit = dead_shim::clean_up(inner, bundle, binary).await;
+    let exit = dead_shim::clean_up(&inner.config, bundle, binary).await;
     let end = End { bundle, pid: exit.pid, exit: &exit };
     if !told {
         inner.tell(&end, Told::Exit).await;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use gantry_core::{Error, Result};
+use gantry_core::{Error, ErrorKind, Result};
 
 /// Finds the shim of `runtime`; `runtime_path`, if not empty, overrules it.
 ///
@@ -13,6 +13,15 @@ pub(crate) fn find(runtime: &str, runtime_path: &str) -> Result<PathBuf> {
     let beside = std::env::current_exe().ok();
     let beside = beside.as_deref().and_then(Path::parent);
     find_in(runtime, runtime_path, &std::env::var_os("PATH").unwrap_or_default(), beside)
+}
+
+/// As [`find`], for the start of a task or sandbox.
+///
+/// # Errors
+/// `Unknown` for a runtime that is none. Source: semantics, Tasks.
+pub(crate) fn find_or_unknown(runtime: &str, runtime_path: &str) -> Result<PathBuf> {
+    find(runtime, runtime_path)
+        .map_err(|error| error.with_kind(ErrorKind::Unknown).context("failed to resolve runtime path"))
 }
 
 // Source for order and texts: features I01 and the original's answers.
@@ -69,7 +78,6 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gantry_core::ErrorKind;
     use std::os::unix::fs::PermissionsExt;
 
     fn program(dir: &Path, name: &str) -> PathBuf {

@@ -54,6 +54,14 @@ pub(crate) fn metric_to_proto(metric: Metric) -> ProtoMetric {
     }
 }
 
+pub(crate) fn metric_from_proto(metric: ProtoMetric) -> Metric {
+    Metric {
+        timestamp: timestamp::or_epoch(metric.timestamp),
+        id: metric.id,
+        data: metric.data.map(any::from_proto),
+    }
+}
+
 pub(crate) fn process_from_proto(process: Process) -> Result<ProcessRecord> {
     let status = match process.status() {
         Status::Unknown => TaskStatus::Unknown,

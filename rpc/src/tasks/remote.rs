@@ -7,7 +7,7 @@ use gantry_core::tasks::{CreateTask, ExecTask, ExitRecord, Metric, ProcessInfo, 
 use gantry_core::{Any, Context, Descriptor, Result};
 use tonic::transport::Channel;
 
-use super::convert::process_from_proto;
+use super::convert::{metric_from_proto, process_from_proto};
 use crate::remote::{answered, ask, remote};
 use crate::{any, descriptor, mount, timestamp};
 
@@ -170,12 +170,7 @@ impl TaskManager for RemoteTasks {
 
     async fn metrics(&self, cx: &Context, filters: &[String]) -> Result<Vec<Metric>> {
         let answer = ask!(self.metrics(cx, pb::MetricsRequest { filters: filters.to_vec() }));
-        let metric = |metric: gantry_api::containerd::types::Metric| Metric {
-            timestamp: timestamp::or_epoch(metric.timestamp),
-            id: metric.id,
-            data: metric.data.map(any::from_proto),
-        };
-        Ok(answer.metrics.into_iter().map(metric).collect())
+        Ok(answer.metrics.into_iter().map(metric_from_proto).collect())
     }
 
     async fn wait(&self, cx: &Context, container_id: &str, exec_id: &str) -> Result<ExitRecord> {

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use gantry_core::containers::ContainerStore;
 use gantry_core::content::ContentStore;
 use gantry_core::diff::{DiffApplier, DiffComparer};
-use gantry_core::events::EventService;
+use gantry_core::events::{EventPublisher, EventService};
 use gantry_core::images::ImageStore;
 use gantry_core::introspection::Introspection;
 use gantry_core::leases::LeaseManager;
 use gantry_core::maintenance::Maintenance;
 use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
+use gantry_core::sandbox_controller::SandboxController;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
 use gantry_core::streaming::StreamManager;
 use gantry_core::tasks::TaskManager;
 use gantry_plugin::{Plugin, PluginKind};
+use gantry_services::SandboxControllerService;
 
 macro_rules! thin {
     ($($(#[$doc:meta])* $name:ident, $id:literal, $from:ident, [$($offer:ty),*];)*) => {$(
@@ -62,6 +64,23 @@ thin! {
     /// Tasks.
     TASKS, "tasks", Service, [dyn TaskManager];
 }
+
+/// Every controller of sandboxes, and the events of what they make and begin.
+pub(super) const SANDBOX_CONTROLLERS: Plugin = Plugin {
+    kind: PluginKind::Grpc,
+    id: "sandbox-controllers",
+    requires: &[PluginKind::PodSandboxController, PluginKind::SandboxController, PluginKind::Event],
+    init: |ic| {
+        let events = ic.get::<dyn EventPublisher>(PluginKind::Event)?;
+        for kind in [PluginKind::PodSandboxController, PluginKind::SandboxController] {
+            for (name, controller) in ic.all::<dyn SandboxController>(kind) {
+                let service = SandboxControllerService::new(controller, Arc::clone(&events));
+                ic.put_as::<dyn SandboxController>(PluginKind::Grpc, &name, Arc::new(service));
+            }
+        }
+        Ok(())
+    },
+};
 
 /// Snapshots of every snapshotter.
 pub(super) const SNAPSHOTS: Plugin = Plugin {

@@ -20,7 +20,7 @@ use gantry_core::{Error, Result};
 use gantry_metadata::Metadata;
 use gantry_plugin::{Environment, InitError, Loaded, Plugin, PluginKind};
 use gantry_services::PluginList;
-use gantry_task_runtime::ShimTasks;
+use gantry_task_runtime::{ShimSandboxes, ShimTasks};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,6 +50,7 @@ const PLUGINS: &[&Plugin] = &[
     &service::NAMESPACES,
     &service::SNAPSHOTS,
     &runtime::SHIM_MANAGER,
+    &runtime::SANDBOXES,
     &runtime::TASK,
     &service::TASKS,
     &metadata::LEASES,
@@ -65,6 +66,7 @@ const PLUGINS: &[&Plugin] = &[
     &grpc::MAINTENANCE,
     &grpc::MOUNTS,
     &grpc::NAMESPACES,
+    &grpc::SANDBOX_CONTROLLERS,
     &grpc::SANDBOXES,
     &grpc::SNAPSHOTS,
     &grpc::STREAMING,
@@ -199,6 +201,9 @@ impl Parts {
     pub(crate) async fn close(self, grace: std::time::Duration) -> Result<()> {
         if let Some(tasks) = self.loaded.by_id::<ShimTasks>(PluginKind::Runtime, "task") {
             tasks.close().await;
+        }
+        if let Some(sandboxes) = self.loaded.by_id::<ShimSandboxes>(PluginKind::SandboxController, "shim") {
+            sandboxes.close().await;
         }
         match self.loaded.by_id::<Metadata>(PluginKind::Metadata, "bolt") {
             Some(metadata) => metadata.close(grace).await,

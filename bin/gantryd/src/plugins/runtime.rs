@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use gantry_core::events::EventPublisher;
 use gantry_core::mounts::MountManager;
+use gantry_core::sandbox_controller::SandboxController;
 use gantry_core::tasks::TaskRuntime;
 use gantry_core::{Error, Result, wire_names};
 use gantry_plugin::{Plugin, PluginKind};
 use gantry_services::IntrospectionService;
-use gantry_task_runtime::{ShimTasks, ShimTasksConfig, Timeouts};
+use gantry_task_runtime::{SandboxShims, ShimSandboxes, ShimTasks, ShimTasksConfig, Timeouts};
 
 use super::Jobs;
 use crate::config::{Config, GrpcServerSection, ShimSection};
 use crate::daemon::ttrpc_section;
 
-/// Starts shims. What it offers is how; the task plugin runs tasks with it.
+/// Starts shims. What it offers is how, and which of them are sandboxes'; the plugins of tasks and of sandboxes use it.
 pub(super) const SHIM_MANAGER: Plugin = Plugin {
     kind: PluginKind::Shim,
     id: "manager",
@@ -24,6 +25,7 @@ pub(super) const SHIM_MANAGER: Plugin = Plugin {
     init: |ic| {
         let config = Arc::clone(ic.shared::<Arc<Config>>()?);
         ic.put::<ShimTasksConfig>(PluginKind::Shim, Arc::new(shim_config(&config)?));
+        ic.put::<SandboxShims>(PluginKind::Shim, Arc::default());
         Ok(())
     },
 };
@@ -68,6 +70,33 @@ fn shim_config(config: &Config) -> Result<ShimTasksConfig> {
     })
 }
 
+/// Runs sandboxes that a shim is.
+pub(super) const SANDBOXES: Plugin = Plugin {
+    kind: PluginKind::SandboxController,
+    id: "shim",
+    requires: &[PluginKind::Shim, PluginKind::Event],
+    init: |ic| {
+        let config = ShimTasksConfig::clone(&*ic.get::<ShimTasksConfig>(PluginKind::Shim)?);
+        let shims = ic.get::<SandboxShims>(PluginKind::Shim)?;
+        let events = ic.get::<dyn EventPublisher>(PluginKind::Event)?;
+        let directories = (ic.state(), ic.root());
+        let sandboxes =
+            Arc::new(ShimSandboxes::open(config, (&directories.0, &directories.1), shims, events)?);
+        // As for tasks: calls for a sandbox wait for that sandbox only.
+        let jobs = ic.shared::<Jobs>()?.clone();
+        let recovering = Arc::clone(&sandboxes);
+        jobs.tracker.spawn(async move {
+            tokio::select! {
+                () = recovering.recover() => {}
+                () = jobs.stop.cancelled() => {}
+            }
+        });
+        ic.put::<ShimSandboxes>(PluginKind::SandboxController, Arc::clone(&sandboxes));
+        ic.put::<dyn SandboxController>(PluginKind::SandboxController, sandboxes);
+        Ok(())
+    },
+};
+
 /// Runs tasks.
 pub(super) const TASK: Plugin = Plugin {
     kind: PluginKind::Runtime,
@@ -77,6 +106,7 @@ pub(super) const TASK: Plugin = Plugin {
         let config = ic.get::<ShimTasksConfig>(PluginKind::Shim)?;
         let events = ic.get::<dyn EventPublisher>(PluginKind::Event)?;
         let tasks = Arc::new(ShimTasks::open(ShimTasksConfig::clone(&config), events)?);
+        tasks.set_sandboxes(ic.get::<SandboxShims>(PluginKind::Shim)?);
         // Where the plugin is disabled, shims get the mounts as they are.
         if let Ok(mounts) = ic.get::<dyn MountManager>(PluginKind::MountManager) {
             tasks.set_mounts(mounts);

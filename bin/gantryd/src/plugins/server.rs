@@ -14,6 +14,7 @@ use gantry_core::leases::LeaseManager;
 use gantry_core::maintenance::Maintenance;
 use gantry_core::mounts::MountManager;
 use gantry_core::namespaces::NamespaceStore;
+use gantry_core::sandbox_controller::SandboxController;
 use gantry_core::sandboxes::SandboxStore;
 use gantry_core::snapshots::Snapshotter;
 use gantry_core::streaming::StreamManager;
@@ -61,6 +62,7 @@ pub(super) const GRPC: Plugin = Plugin {
             events: ic.get::<dyn EventService>(PluginKind::Grpc).ok(),
             tasks: ic.get::<dyn TaskManager>(PluginKind::Grpc).ok(),
             sandboxes: ic.get::<dyn SandboxStore>(PluginKind::Grpc).ok(),
+            sandbox_controllers: ic.all::<dyn SandboxController>(PluginKind::Grpc).into_iter().collect(),
             maintenance: ic.get::<dyn Maintenance>(PluginKind::Grpc).ok(),
             mounts: ic.get::<dyn MountManager>(PluginKind::Grpc).ok(),
             streams: ic.get::<dyn StreamManager>(PluginKind::Grpc).ok(),

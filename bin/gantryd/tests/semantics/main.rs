@@ -22,6 +22,7 @@ mod mount_users;
 mod mounts;
 mod namespaces;
 mod raw;
+mod sandbox_controllers;
 mod sandboxes;
 mod snapshots;
 mod streams;
