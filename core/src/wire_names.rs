@@ -84,3 +84,14 @@ pub const ANNOTATION_SHIM_GROUP: &str = "io.containerd.runc.v2.group";
 pub const ANNOTATION_ALLOW_MOUNTS: &str = "containerd.io/runtime-allow-mounts";
 /// OCI annotation of CRI: the pod's sandbox, which groups shims too.
 pub const ANNOTATION_SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+
+/// Label: the state that the restart monitor keeps a container's task in. Source: features E45, as for the following.
+pub const LABEL_RESTART_STATUS: &str = "containerd.io/restart.status";
+/// Label: `no`, `always`, `on-failure[:N]` or `unless-stopped`.
+pub const LABEL_RESTART_POLICY: &str = "containerd.io/restart.policy";
+/// Label: where the output of a task that was started again goes.
+pub const LABEL_RESTART_LOG_URI: &str = "containerd.io/restart.loguri";
+/// Label: how many times it was started again.
+pub const LABEL_RESTART_COUNT: &str = "containerd.io/restart.count";
+/// Label: somebody stopped it who wants it to stay so.
+pub const LABEL_RESTART_EXPLICITLY_STOPPED: &str = "containerd.io/restart.explicitly-stopped";

@@ -107,6 +107,10 @@ async fn listen_and_wait(
     let mut ended = tokio::task::JoinSet::new();
     ended.spawn(parts.servers.grpc(main, GRACE, jobs.stop.clone().cancelled_owned()));
     ended.spawn(parts.servers.ttrpc(shims, GRACE, jobs.stop.clone().cancelled_owned()));
+    if let Some(metrics) = &parts.servers.metrics {
+        let listener = metrics.bind().await?;
+        ended.spawn(metrics.serve(listener, jobs.stop.clone().cancelled_owned()));
+    }
     let stop = jobs.stop.clone();
     jobs.tracker.spawn(async move {
         tokio::select! {

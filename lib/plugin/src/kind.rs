@@ -41,6 +41,8 @@ kinds! {
     Snapshotter => "io.containerd.snapshotter.v1";
     /// Watches tasks.
     TaskMonitor => "io.containerd.monitor.task.v1";
+    /// Watches containers.
+    ContainerMonitor => "io.containerd.monitor.container.v1";
     /// The namespaced, transactional store.
     Metadata => "io.containerd.metadata.v1";
     /// Runs garbage collection.

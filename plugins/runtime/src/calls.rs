@@ -154,7 +154,7 @@ impl TaskRuntime for ShimTasks {
     }
 
     async fn stats(&self, cx: &Context, id: &str) -> Result<Option<Any>> {
-        self.client(cx, id).await?.stats(id).await
+        self.client(cx, id).await?.with_timeout(Some(self.inner.config.timeouts.stats)).stats(id).await
     }
 
     async fn wait(&self, cx: &Context, id: &str, exec_id: &str) -> Result<ExitRecord> {

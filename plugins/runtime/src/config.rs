@@ -45,8 +45,8 @@ impl Default for ShimTasksConfig {
 
 /// How long to wait for a shim. Waiting for an exit has no end.
 ///
-/// Source: the original's `io.containerd.timeout.shim.*` and `io.containerd.timeout.task.state`, but for `start` and
-/// `call`, which it leaves to the caller.
+/// Source: the original's `io.containerd.timeout.shim.*`, `io.containerd.timeout.task.state` and
+/// `io.containerd.timeout.metrics.shimstats`, but for `start` and `call`, which it leaves to the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// Reaching a shim that was there before the daemon. Default: 5 s.
@@ -57,6 +57,8 @@ pub struct Timeouts {
     pub shutdown: Duration,
     /// The state of a process. Default: 2 s.
     pub state: Duration,
+    /// The figures of a task. Default: 2 s.
+    pub stats: Duration,
     /// A shim's `start` command. Default: 30 s.
     pub start: Duration,
     /// Every other call. Default: 2 min.
@@ -70,6 +72,7 @@ impl Default for Timeouts {
             cleanup: Duration::from_secs(5),
             shutdown: Duration::from_secs(3),
             state: Duration::from_secs(2),
+            stats: Duration::from_secs(2),
             start: Duration::from_secs(30),
             call: Duration::from_secs(120),
         }

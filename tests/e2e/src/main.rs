@@ -17,6 +17,7 @@ mod content;
 mod events;
 mod images;
 mod leases;
+mod metrics;
 mod namespaces;
 mod plugins;
 mod run;

@@ -61,6 +61,10 @@ pub(super) fn migrate(file: &mut Table, version: i64) -> Result<()> {
     if version < 2 {
         to_uris(file);
     }
+    if version < 3 {
+        rename(file, "io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart");
+        rename(file, "io.containerd.monitor.v1.cgroups", "io.containerd.monitor.task.v1.cgroups");
+    }
     if version < 4 {
         to_server_plugins(file);
     }
@@ -102,6 +106,21 @@ fn to_uris(file: &mut Table) {
     }
 }
 
+/// A plugin that got another name. Source: features C11.
+fn rename(file: &mut Table, from: &str, to: &str) {
+    for key in ["disabled_plugins", "required_plugins"] {
+        let names = file.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten();
+        for name in names.filter(|name| name.as_str() == Some(from)) {
+            *name = Value::String(to.into());
+        }
+    }
+    if let Some(Value::Table(plugins)) = file.get_mut("plugins")
+        && let Some(section) = plugins.remove(from)
+    {
+        plugins.entry(to).or_insert(section);
+    }
+}
+
 /// Version 3 to 4: servers became plugins.
 fn to_server_plugins(file: &mut Table) {
     let moved = [
@@ -113,6 +132,7 @@ fn to_server_plugins(file: &mut Table) {
         ("ttrpc", &["address", "uid", "gid"][..], "io.containerd.server.v1.ttrpc"),
         ("debug", &["address", "uid", "gid"][..], "io.containerd.server.v1.debug"),
         ("metrics", &["address"][..], "io.containerd.server.v1.metrics"),
+        ("metrics", &["grpc_histogram"][..], "io.containerd.metrics.v1.grpc-prometheus"),
     ];
     for (table, keys, uri) in moved {
         let Some(Value::Table(old)) = file.get_mut(table) else { continue };
@@ -142,7 +162,7 @@ mod tests {
 
     #[test]
     fn version_1_names_and_old_servers_are_brought_over() {
-        let mut file: Table = "disabled_plugins = ['cri']\n[grpc]\naddress = '/x'\n[debug]\nlevel = 'debug'\n[plugins.scheduler]\npause_threshold = 0.1\n"
+        let mut file: Table = "disabled_plugins = ['cri']\n[grpc]\naddress = '/x'\n[debug]\nlevel = 'debug'\n[plugins.scheduler]\npause_threshold = 0.1\n[plugins.restart]\ninterval = '3s'\n[metrics]\naddress = ':1338'\ngrpc_histogram = true\n"
             .parse()
             .unwrap();
         let version = version_of(&file).unwrap();
@@ -150,6 +170,12 @@ mod tests {
         assert_eq!(file["disabled_plugins"][0].as_str(), Some("io.containerd.grpc.v1.cri"));
         assert_eq!(file["plugins"]["io.containerd.server.v1.grpc"]["address"].as_str(), Some("/x"));
         assert_eq!(file["plugins"]["io.containerd.gc.v1.scheduler"]["pause_threshold"].as_float(), Some(0.1));
+        let restart = &file["plugins"]["io.containerd.monitor.container.v1.restart"];
+        assert_eq!(restart["interval"].as_str(), Some("3s"));
+        let plugins = &file["plugins"];
+        assert_eq!(plugins["io.containerd.server.v1.metrics"]["address"].as_str(), Some(":1338"));
+        let grpc = &plugins["io.containerd.metrics.v1.grpc-prometheus"];
+        assert_eq!(grpc["grpc_histogram"].as_bool(), Some(true));
         assert_eq!(file["debug"]["level"].as_str(), Some("debug"));
         assert!(!file.contains_key("grpc"));
     }

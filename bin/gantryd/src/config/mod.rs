@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 pub(crate) use load::load;
 pub(crate) use migrate::LATEST;
 pub(crate) use sections::{
-    CollectionSection, DiffSection, GrpcServerSection, MetadataSection, NativeSection, OverlaySection,
-    ShimSection, TtrpcServerSection, parse_duration,
+    CgroupsSection, CollectionSection, DiffSection, GrpcServerSection, MetadataSection, MetricsServerSection,
+    NativeSection, OverlaySection, RestartSection, ShimSection, TtrpcServerSection, parse_duration,
 };
 
 /// The configuration as the daemon uses it.

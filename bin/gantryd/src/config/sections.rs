@@ -122,6 +122,36 @@ impl Default for DiffSection {
     }
 }
 
+/// `io.containerd.monitor.task.v1.cgroups`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct CgroupsSection {
+    /// Keeps tasks' figures off the page of metrics.
+    pub(crate) no_prometheus: bool,
+}
+
+/// `io.containerd.server.v1.metrics`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct MetricsServerSection {
+    /// Host and port; empty for no such server.
+    pub(crate) address: String,
+}
+
+/// `io.containerd.monitor.container.v1.restart`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct RestartSection {
+    /// How often containers are looked at; 0 is the default.
+    pub(crate) interval: String,
+}
+
+impl Default for RestartSection {
+    fn default() -> Self {
+        RestartSection { interval: "10s".into() }
+    }
+}
+
 /// `io.containerd.shim.v1.manager`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]

@@ -5,6 +5,8 @@ mod grpc;
 #[cfg(test)]
 mod in_process;
 mod metadata;
+mod metrics;
+mod monitor;
 mod mount;
 mod runtime;
 mod server;
@@ -35,6 +37,7 @@ const PLUGINS: &[&Plugin] = &[
     &metadata::CONTENT,
     &event::DEPRECATIONS,
     &event::EXCHANGE,
+    &monitor::CGROUPS,
     &snapshotter::NATIVE,
     &snapshotter::OVERLAYFS,
     &metadata::BOLT,
@@ -53,6 +56,7 @@ const PLUGINS: &[&Plugin] = &[
     &runtime::SANDBOXES,
     &runtime::TASK,
     &service::TASKS,
+    &monitor::RESTART,
     &metadata::LEASES,
     &metadata::SANDBOXES,
     &metadata::STREAMS,
@@ -73,6 +77,7 @@ const PLUGINS: &[&Plugin] = &[
     &grpc::TASKS,
     &grpc::VERSION,
     &grpc::HEALTHCHECK,
+    &metrics::SERVER,
     &server::TTRPC,
     &server::GRPC,
 ];

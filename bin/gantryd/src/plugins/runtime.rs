@@ -64,6 +64,7 @@ fn shim_config(config: &Config) -> Result<ShimTasksConfig> {
             cleanup: timeout("shim.cleanup", defaults.cleanup)?,
             shutdown: timeout("shim.shutdown", defaults.shutdown)?,
             state: timeout("task.state", defaults.state)?,
+            stats: timeout("metrics.shimstats", defaults.stats)?,
             start: defaults.start,
             call: defaults.call,
         },

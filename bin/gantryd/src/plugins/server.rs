@@ -27,6 +27,7 @@ use gantry_ttrpc::{Server, ServerConfig};
 use tokio::net::UnixListener;
 use toml::{Table, Value};
 
+use super::metrics::MetricsServer;
 use crate::config::{self, Config};
 
 /// The shims' socket.
@@ -76,6 +77,8 @@ pub(super) const GRPC: Plugin = Plugin {
 pub(crate) struct Servers {
     services: Arc<Services>,
     events: Arc<ForwardedEvents>,
+    /// The endpoint of metrics, where there is one.
+    pub(crate) metrics: Option<MetricsServer>,
 }
 
 impl Servers {
@@ -89,6 +92,7 @@ impl Servers {
         Ok(Servers {
             services: loaded.by_id(PluginKind::Server, "grpc").ok_or_else(|| missing("grpc"))?,
             events: loaded.by_id(PluginKind::Server, "ttrpc").ok_or_else(|| missing("ttrpc"))?,
+            metrics: MetricsServer::of(loaded),
         })
     }
 
@@ -127,6 +131,9 @@ fn default_sections() -> Result<Table> {
     let sections = [
         ("io.containerd.gc.v1.scheduler", section(config::CollectionSection::default())?),
         ("io.containerd.metadata.v1.bolt", section(config::MetadataSection::default())?),
+        ("io.containerd.monitor.container.v1.restart", section(config::RestartSection::default())?),
+        ("io.containerd.monitor.task.v1.cgroups", section(config::CgroupsSection::default())?),
+        ("io.containerd.server.v1.metrics", section(config::MetricsServerSection::default())?),
         ("io.containerd.server.v1.grpc", section(config::GrpcServerSection::default())?),
         ("io.containerd.server.v1.ttrpc", section(config::TtrpcServerSection::default())?),
         ("io.containerd.service.v1.diff-service", section(config::DiffSection::default())?),

@@ -5,28 +5,27 @@ use std::time::{Duration, Instant};
 
 use gantry_api::Any;
 use gantry_api::containerd::events::SandboxExit;
-use gantry_api::containerd::services::containers::v1::{Container, CreateContainerRequest};
+use gantry_api::containerd::services::containers::v1::Container;
 use gantry_api::containerd::services::sandbox::v1::controller_client::ControllerClient;
 use gantry_api::containerd::services::sandbox::v1::{
     ControllerCreateRequest, ControllerMetricsRequest, ControllerPlatformRequest, ControllerShutdownRequest,
     ControllerStartRequest, ControllerStartResponse, ControllerStatusRequest, ControllerStatusResponse,
     ControllerStopRequest, ControllerUpdateRequest, ControllerWaitRequest, ControllerWaitResponse,
 };
-use gantry_api::containerd::services::tasks::v1::{
-    CreateTaskRequest, DeleteTaskRequest, GetRequest, StartRequest, WaitRequest,
-};
+use gantry_api::containerd::services::tasks::v1::{DeleteTaskRequest, WaitRequest};
 use gantry_api::containerd::types::Sandbox;
 use gantry_api::containerd::types::sandbox::Runtime;
 use gantry_api::containerd::v1::types::Status as TaskStatus;
 use gantry_core::wire_names::TYPE_SPEC;
-use gantry_testkit::{eventually, find_in_path, limit, root};
+use gantry_testkit::{eventually, limit, root};
 use prost::Message as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::running::{run, runnable, send, task_status};
 use crate::subscription::Subscription;
-use crate::support::{GO_ZERO, Wire, code, container, in_test, refused};
+use crate::support::{GO_ZERO, Wire, code, in_test, refused};
 
 const RUNTIME: &str = "io.containerd.runc.v2";
 /// Passes what is told of sandboxes.
@@ -77,44 +76,9 @@ async fn shutdown(wire: &Wire, id: &str) -> Result<(), Status> {
     controllers(wire).shutdown(in_test(request)).await.map(drop)
 }
 
-/// A container of the sandbox `sandbox` whose root is a directory with busybox.
-fn in_sandbox(wire: &Wire, id: &str, sandbox: &str) -> Container {
-    let rootfs = wire.daemon.dir().join("rootfs");
-    if !rootfs.exists() {
-        for name in ["bin", "proc", "dev", "tmp"] {
-            std::fs::create_dir_all(rootfs.join(name)).unwrap();
-        }
-        std::fs::copy(find_in_path("busybox").unwrap(), rootfs.join("bin/sleep")).unwrap();
-    }
-    let spec = serde_json::json!({
-        "ociVersion": "1.0.2",
-        "process": {"args": ["/bin/sleep", "1000"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
-        "root": {"path": rootfs},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {
-            "cgroupsPath": format!("/test/{id}"),
-            "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
-        },
-    });
-    let spec = Some(Any { type_url: TYPE_SPEC.into(), value: spec.to_string().into_bytes() });
-    Container { spec, sandbox: sandbox.into(), ..container(id, &[]) }
-}
-
 /// Creates and starts a task in `sandbox`, and gives its pid.
 async fn run_in(wire: &Wire, id: &str, sandbox: &str) -> Result<u32, Status> {
-    let request = CreateContainerRequest { container: Some(in_sandbox(wire, id, sandbox)) };
-    wire.containers().create(in_test(request)).await?;
-    let create = CreateTaskRequest { container_id: id.into(), ..Default::default() };
-    let pid = wire.tasks().create(in_test(create)).await?.into_inner().pid;
-    let start = StartRequest { container_id: id.into(), ..Default::default() };
-    wire.tasks().start(in_test(start)).await?;
-    Ok(pid)
-}
-
-async fn task_status(wire: &Wire, id: &str) -> Result<TaskStatus, Status> {
-    let request = GetRequest { container_id: id.into(), ..Default::default() };
-    let answer = wire.tasks().get(in_test(request)).await?.into_inner();
-    Ok(answer.process.unwrap().status())
+    run(wire, Container { sandbox: sandbox.into(), ..runnable(wire, id, &["/bin/sleep", "1000"]) }).await
 }
 
 async fn delete_task(wire: &Wire, id: &str) -> Result<u32, Status> {
@@ -126,10 +90,6 @@ fn parent(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
     parent.trim().parse().unwrap()
-}
-
-fn send(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
 fn runs(pid: u32) -> bool {
