@@ -17,7 +17,7 @@ use prost::Message;
 
 use crate::manager::ShimTasks;
 use crate::task::Task;
-use crate::{bootstrap, shim_binary};
+use crate::{bootstrap, dead_shim, shim_binary};
 
 /// How many shims are asked at once for their tasks' states.
 const AT_ONCE: usize = 32;
@@ -30,12 +30,26 @@ impl ShimTasks {
         Ok(self.inner.task(cx, id).await?.client())
     }
 
+    /// The state of a process. A task that its shim does not have is let go of.
+    async fn state(&self, task: &Arc<Task>, exec_id: &str) -> Result<ProcessRecord> {
+        let client = task.client().with_timeout(Some(self.inner.config.timeouts.state));
+        let state = client.state(task.id(), exec_id).await;
+        if exec_id.is_empty() && matches!(&state, Err(error) if error.kind() == ErrorKind::NotFound) {
+            let (inner, task) = (Arc::clone(&self.inner), Arc::clone(task));
+            let let_go = async move {
+                dead_shim::let_go(&inner, &task).await;
+                Ok(())
+            };
+            self.inner.jobs.finish(let_go).await?;
+        }
+        state
+    }
+
     /// The state of a listed task; one whose shim does not answer is shown as unknown, one that is gone not at all.
     async fn listed(&self, namespace: String, id: String) -> Option<ProcessRecord> {
         let cx = Context::new(Namespace::parse(namespace).ok()?);
         let task = self.inner.task(&cx, &id).await.ok()?;
-        let client = task.client().with_timeout(Some(self.inner.config.timeouts.state));
-        match client.state(&id, "").await {
+        match self.state(&task, "").await {
             Ok(record) => Some(record),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => None,
             Err(error) => {
@@ -83,7 +97,14 @@ impl TaskRuntime for ShimTasks {
         match exec_id {
             "" => {
                 let inner = Arc::clone(&self.inner);
-                self.inner.jobs.finish(async move { inner.delete(&task).await }).await
+                let delete = async move {
+                    let deleted = inner.delete(&task).await;
+                    if matches!(&deleted, Err(error) if error.kind() == ErrorKind::NotFound) {
+                        dead_shim::let_go(&inner, &task).await;
+                    }
+                    deleted
+                };
+                self.inner.jobs.finish(delete).await
             }
             _ => {
                 let exit = task.client().delete(id, exec_id).await?;
@@ -94,8 +115,8 @@ impl TaskRuntime for ShimTasks {
     }
 
     async fn get(&self, cx: &Context, id: &str, exec_id: &str) -> Result<ProcessRecord> {
-        let client = self.client(cx, id).await?.with_timeout(Some(self.inner.config.timeouts.state));
-        client.state(id, exec_id).await
+        let task = self.inner.task(cx, id).await?;
+        self.state(&task, exec_id).await
     }
 
     async fn list(&self, cx: &Context) -> Result<Vec<ProcessRecord>> {

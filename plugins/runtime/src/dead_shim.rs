@@ -1,4 +1,4 @@
-//! What becomes of a task whose shim ended without being asked to.
+//! What becomes of a task whose shim ended without being asked to, and of one that its living shim has no more.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,8 +10,8 @@ use gantry_shim::address;
 use crate::bootstrap;
 use crate::bundle::Bundle;
 use crate::config::ShimTasksConfig;
-use crate::ledger::Told;
-use crate::manager::Inner;
+use crate::ledger::{Entry, Told};
+use crate::manager::{Inner, LAST_EVENTS};
 use crate::task::{self, Task};
 
 /// How a task ended whose shim was killed: as if by SIGKILL. Source: features I06.
@@ -61,6 +61,27 @@ pub(crate) async fn bury(inner: &Arc<Inner>, task: &Task) {
     inner.tell(&task.end(&exit), Told::Exit).await;
     inner.tell(&task.end(&exit), Told::Delete).await;
     task.gone(ExitRecord { pid: task.pid, ..exit });
+}
+
+/// Lets go of a task that its shim says it does not have: the daemon before us had asked for its deletion, and was gone before the
+/// answer, or a stranger asked for it.
+pub(crate) async fn let_go(inner: &Arc<Inner>, task: &Task) {
+    let _ending = task.ending.lock().await;
+    let client = task.client();
+    // Looked at again, now that nobody else ends it.
+    let state = client.with_timeout(Some(inner.config.timeouts.load)).state(task.id(), "").await;
+    if task.is_gone() || !matches!(state, Err(error) if error.kind() == ErrorKind::NotFound) {
+        return;
+    }
+    tracing::info!(
+        namespace = %task.bundle.namespace, container_id = task.id(),
+        "the shim has deleted its task; cleaning up after it"
+    );
+    inner.end_shim(&client, &task.bundle, &task.answer).await;
+    // How it ended is in the shim's own events, which it sends before it goes.
+    let deletion = Entry::of(&task.bundle, task.pid, Told::Delete);
+    inner.ledger.wait(&deletion, LAST_EVENTS).await;
+    bury(inner, task).await;
 }
 
 /// Runs the shim's `delete` and removes the bundle; goes on after an error, since nobody else will.

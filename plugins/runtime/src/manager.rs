@@ -25,7 +25,7 @@ use crate::task::{self, Task};
 use crate::{dead_shim, log, shim_binary};
 
 /// How long a shim that ended in good order may take to have its last events heard, before the daemon tells instead.
-const LAST_EVENTS: std::time::Duration = std::time::Duration::from_millis(500);
+pub(crate) const LAST_EVENTS: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Shims and their tasks. Call [`ShimTasks::recover`] once, early; until then calls for tasks found at start wait.
 #[derive(Clone)]
@@ -354,7 +354,7 @@ impl Inner {
     }
 
     /// Asks a shim to end, and waits for it unless it has other tasks.
-    async fn end_shim(&self, client: &TaskClient, bundle: &Bundle, answer: &Answer) {
+    pub(crate) async fn end_shim(&self, client: &TaskClient, bundle: &Bundle, answer: &Answer) {
         if self.is_sandboxes(bundle) {
             return;
         }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use gantry_core::events::{Envelope, Event, EventPublisher};
 use gantry_core::tasks::{ExecTask, RuntimeCreate, TaskIo, TaskRuntime, TaskStatus};
 use gantry_core::{Any, Context, ErrorKind, ExecId, Namespace, Result, wire_names};
+use gantry_shim::client::{TaskClient, TaskVersion};
 use gantry_task_runtime::{EVENTS_SERVICE, ShimTasks, ShimTasksConfig};
 use gantry_testkit::{eventually, find_in_path, limit, root};
 
@@ -283,6 +284,39 @@ async fn killed_shim(shim: PathBuf) {
     daemon.stop().await;
 }
 
+async fn deleted_by_another(shim: PathBuf) {
+    let host = Host::new(shim);
+    let daemon = host.start();
+    let tasks = &daemon.tasks;
+    for asked in ["get", "list", "delete"] {
+        tasks.create(&cx(), host.new_task(asked, &["true"])).await.unwrap();
+        tasks.start(&cx(), asked, "").await.unwrap();
+        tasks.wait(&cx(), asked, "").await.unwrap();
+        let sockets = std::fs::read_dir(wire_names::DEFAULT_SHIM_SOCKET_DIR).unwrap();
+        let socket = sockets.flatten().next().unwrap().path();
+        // As a daemon does that is killed before it has the answer.
+        let other = TaskClient::connect(&socket, TaskVersion::Two, "test", None).await.unwrap();
+        other.delete(asked, "").await.unwrap();
+        match asked {
+            "list" => assert_eq!(tasks.list(&cx()).await.unwrap(), []),
+            "get" => {
+                let error = tasks.get(&cx(), asked, "").await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            }
+            _ => {
+                let error = tasks.delete(&cx(), asked, "").await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            }
+        }
+        for topic in ["/tasks/exit", "/tasks/delete"] {
+            host.events.wait(asked, topic).await;
+            assert_eq!(host.events.count(asked, topic), 1, "{topic}");
+        }
+        host.assert_clean();
+    }
+    daemon.stop().await;
+}
+
 async fn refused(shim: PathBuf) {
     let host = Host::new(shim);
     let daemon = host.start();
@@ -340,6 +374,7 @@ with_each_shim! {
     whole_life: a_task_lives_under_the_old_shim, a_task_lives_under_our_shim;
     found_again: tasks_under_the_old_shim_are_found_again, tasks_under_our_shim_are_found_again;
     killed_shim: a_killed_old_shim_is_cleaned_up_after, a_killed_shim_of_ours_is_cleaned_up_after;
+    deleted_by_another: what_an_old_shim_has_deleted_is_let_go, what_our_shim_has_deleted_is_let_go;
     refused: what_the_old_shim_refuses_leaves_nothing, what_our_shim_refuses_leaves_nothing;
 }
 
