@@ -55,7 +55,6 @@ async fn services_that_are_not_there_are_unimplemented() {
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         "containerd.services.transfer.v1.Transfer/Transfer",
-        "containerd.services.sandbox.v1.Controller/Create",
         "containerd.services.sandbox.v1.Controller/Platform",
     ] {
         let answer = raw::call(&wire, &format!("/{method}"), in_test(Vec::new())).await;
