@@ -155,27 +155,30 @@ impl Sandbox {
         let ended = async {
             let mut phase = self.phase();
             // One that was not begun cannot end, though some shims would say so.
-            if phase.wait_for(|phase| phase.started).await.is_ok_and(|phase| phase.exit.is_none()) {
-                match client.wait(self.id()).await {
-                    Ok((status, exited_at)) => {
-                        let exited_at = exited_at.unwrap_or_else(SystemTime::now);
-                        self.tell(inner, SandboxExit { status, exited_at }).await;
-                    }
-                    // The connection is lost.
-                    Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                    Err(error) => {
-                        let unknown = Some((error.kind(), error.message()));
-                        self.phase.send_modify(|phase| phase.unknown = unknown);
-                    }
-                }
+            if !phase.wait_for(|phase| phase.started).await.is_ok_and(|phase| phase.exit.is_none()) {
+                std::future::pending::<()>().await;
             }
-            std::future::pending::<()>().await;
+            client.wait(self.id()).await
         };
-        // What is dropped of the wait is asked again over the next connection.
-        tokio::select! {
-            () = client.connection().closed() => {}
-            () = ended => {}
+        // What is dropped of the wait is asked again over the next connection. Telling is never dropped half-way: the world would be
+        // told twice.
+        let ended = tokio::select! {
+            () = client.connection().closed() => return,
+            ended = ended => ended,
+        };
+        match ended {
+            Ok((status, exited_at)) => {
+                let exited_at = exited_at.unwrap_or_else(SystemTime::now);
+                self.tell(inner, SandboxExit { status, exited_at }).await;
+            }
+            // The connection is lost.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            Err(error) => {
+                let unknown = Some((error.kind(), error.message()));
+                self.phase.send_modify(|phase| phase.unknown = unknown);
+            }
         }
+        client.connection().closed().await;
     }
 
     /// Ends its shim, by force if need be, and removes what is left of it. The caller holds `ending`.
