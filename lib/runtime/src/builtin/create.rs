@@ -5,9 +5,9 @@ use std::path::Path;
 
 use gantry_core::{Error, ErrorKind, Result, ResultExt};
 use libcontainer::config::YoukiConfig;
-use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::init_builder::InitContainerBuilder;
+use libcontainer::container::{Container, ContainerStatus, State};
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sched::CloneFlags;
 use rustix::mount::MountPropagationFlags;
@@ -128,15 +128,19 @@ fn strings(value: &Value, at: &str) -> Vec<String> {
 
 /// Runs a container's hooks of one kind.
 pub(super) fn hooks(hooks: &Hooks) -> Result<()> {
-    let container = Container::load(hooks.dir.clone()).map_err(|error| explain(&error))?;
+    // `libcontainer`'s own way to load a container looks at its process, and fails if that ends at this very moment.
+    let mut state = State::load(&hooks.dir)
+        .map_err(|error| Error::unknown(error.to_string()).context("load the container's state"))?;
     let config = YoukiConfig::load(&hooks.dir).map_err(|error| explain(&error))?;
     let Some(all) = &config.hooks else { return Ok(()) };
-    let list = match hooks.which.as_str() {
-        "poststart" => all.poststart(),
-        "poststop" => all.poststop(),
+    // Source: the OCI runtime specification, "Lifecycle".
+    let (list, status) = match hooks.which.as_str() {
+        "poststart" => (all.poststart(), ContainerStatus::Running),
+        "poststop" => (all.poststop(), ContainerStatus::Stopped),
         other => return Err(Error::internal(format!("hooks {other:?}"))),
     };
-    libcontainer::hooks::run_hooks(list.as_ref(), Some(&container.state), None, None, None)
+    state.status = status;
+    libcontainer::hooks::run_hooks(list.as_ref(), Some(&state), None, None, None)
         .map_err(|error| explain(&error).context(format!("{} hooks", hooks.which)))
 }
 
